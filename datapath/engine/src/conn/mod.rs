@@ -1,0 +1,24 @@
+//! Connections: one table for all workers, and the state machines of the protocols.
+
+mod entry;
+pub mod fragment;
+mod index;
+pub mod table;
+pub mod tcp;
+pub mod timeouts;
+
+pub use entry::{Conn, Flags, Status};
+pub use fragment::Fragments;
+pub use table::{ConnId, Full, NewConn, Sweep, Table};
+pub use timeouts::Timeouts;
+
+/// Which way a packet of a connection goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// From the client.
+    In = 0,
+    /// From the real server.
+    Out = 1,
+    /// From the client, and answers do not come by here (DR, TUN).
+    InOnly = 2,
+}

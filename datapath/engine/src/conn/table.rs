@@ -1,0 +1,321 @@
+//! The connection table: one for all workers, of fixed size, read without locks.
+//!
+//! A packet's flow leads to its entry in either direction: the client's flow, and with NAT the server's flow, are both
+//! in the index. Lookup costs one line of the index and one (IPv6: two) of the entry.
+//!
+//! Invariant: an entry is in the index under its keys exactly while it lives (and for the moment of being made or
+//! ended); it is ended once, by whoever wins the compare-and-swap; a free entry is on the free list exactly once.
+//! The table never allocates after it was made. It knows no real servers: whoever ends a connection is told which one
+//! it was and settles the counts.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed};
+
+use crate::flow::{Endpoint, Family, Flow, FlowHash, HashKey};
+use crate::lines::Lines;
+use crate::real::{Path, RealId};
+use crate::time::Now;
+
+use super::Side;
+use super::entry::{Conn, Status};
+use super::index::Index;
+
+/// Number of a connection: bit 31 tells IPv6 from IPv4.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnId(pub u32);
+
+const IPV6: u32 = 1 << 31;
+/// Entries that a worker looks at together when it sweeps.
+const CHUNK: u32 = 64;
+/// Chunks that a worker sweeps in one breath at most.
+const SWEEP_CHUNKS: u32 = 16;
+/// A whole table is swept in about this time, so a dead entry is counted for so much longer at most.
+const SWEEP_PERIOD_MS: u64 = 1000;
+/// Entries that are looked at for one that can give way when the table is full.
+const EVICT_PROBE: u32 = 64;
+
+/// A connection to be made.
+#[derive(Clone, Copy, Debug)]
+pub struct NewConn {
+    /// The client's flow: CIP to VIP.
+    pub flow: Flow,
+    /// RIP and the port there.
+    pub server: Endpoint,
+    /// The real server.
+    pub real: RealId,
+    /// The service that scheduled it.
+    pub service: u32,
+    /// State and flags.
+    pub status: Status,
+    /// Seconds that it lives without a packet.
+    pub timeout_s: u32,
+    /// The way of the answers to the client.
+    pub reply_path: Path,
+}
+
+/// No entry is free.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full;
+
+#[derive(Debug)]
+struct Slab {
+    lines: Lines,
+    per_entry: usize,
+    capacity: u32,
+    /// Entries below were used at some time.
+    used: AtomicU32,
+    /// The free list: changes << 32 | entry + 1.
+    free: AtomicU64,
+    bit: u32,
+}
+
+impl Slab {
+    fn new(capacity: u32, family: Family) -> Self {
+        let (per_entry, bit) = if family == Family::Inet { (1, 0) } else { (2, IPV6) };
+        let lines = Lines::new(capacity as usize * per_entry);
+        Slab { lines, per_entry, capacity, used: AtomicU32::new(0), free: AtomicU64::new(0), bit }
+    }
+
+    #[inline]
+    fn entry(&self, index: u32) -> Conn<'_> {
+        let id = ConnId(index | self.bit);
+        match self.per_entry {
+            1 => Conn::load(id, self.lines.line(index as usize)),
+            _ => Conn::load(id, self.lines.pair(index as usize * 2)),
+        }
+    }
+
+    fn take(&self) -> Option<Conn<'_>> {
+        let mut head = self.free.load(Acquire);
+        while let Some(index) = (head as u32).checked_sub(1) {
+            let entry = self.entry(index);
+            let next = (head >> 32).wrapping_add(1) << 32 | entry.next_free().load(Relaxed);
+            match self.free.compare_exchange_weak(head, next, AcqRel, Acquire) {
+                Ok(_) => return Some(self.entry(index)),
+                Err(now) => head = now,
+            }
+        }
+        let fresh = self.used.fetch_update(Relaxed, Relaxed, |used| (used < self.capacity).then_some(used + 1));
+        fresh.ok().map(|index| self.entry(index))
+    }
+
+    fn give_back(&self, entry: &Conn<'_>) {
+        let index = entry.id().0 & !IPV6;
+        let mut head = self.free.load(Relaxed);
+        loop {
+            entry.next_free().store(head & 0xffff_ffff, Relaxed);
+            let next = (head >> 32).wrapping_add(1) << 32 | u64::from(index + 1);
+            match self.free.compare_exchange_weak(head, next, AcqRel, Relaxed) {
+                Ok(_) => return,
+                Err(now) => head = now,
+            }
+        }
+    }
+}
+
+/// The table.
+#[derive(Debug)]
+pub struct Table {
+    v4: Slab,
+    v6: Slab,
+    index: Index,
+    key: HashKey,
+    live: AtomicU32,
+    capacity: u32,
+    rover: AtomicU32,
+}
+
+impl Table {
+    /// The most connections that a table can be made for.
+    pub const MAX_CAPACITY: u32 = 1 << 30;
+
+    /// A table for this many connections, hashed under this key.
+    pub fn new(capacity: u32, key: HashKey) -> Self {
+        let capacity = capacity.clamp(1, Self::MAX_CAPACITY);
+        Table {
+            v4: Slab::new(capacity, Family::Inet),
+            v6: Slab::new(capacity, Family::Inet6),
+            // NAT connections are in the index twice.
+            index: Index::new(capacity as usize * 2),
+            key,
+            live: AtomicU32::new(0),
+            capacity,
+            rover: AtomicU32::new(0),
+        }
+    }
+
+    /// How many connections fit.
+    pub fn capacity(&self) -> u32 {
+        self.capacity
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> u32 {
+        self.live.load(Relaxed)
+    }
+
+    /// None at all?
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The hash of a flow in this table.
+    #[inline]
+    pub fn hash(&self, flow: &Flow) -> FlowHash {
+        self.key.hash(flow)
+    }
+
+    /// Starts to bring the bucket of a hash into the cache.
+    #[inline]
+    pub fn touch(&self, hash: FlowHash) -> u64 {
+        self.index.touch(hash)
+    }
+
+    #[inline]
+    fn slab(&self, id: ConnId) -> &Slab {
+        if id.0 & IPV6 == 0 { &self.v4 } else { &self.v6 }
+    }
+
+    #[inline]
+    fn entry(&self, id: ConnId) -> Conn<'_> {
+        self.slab(id).entry(id.0 & !IPV6)
+    }
+
+    /// The connection of a packet, and which way the packet goes.
+    #[inline]
+    pub fn lookup(&self, flow: &Flow, hash: FlowHash) -> Option<(Conn<'_>, Side)> {
+        self.index.find(hash, |id| {
+            let conn = self.entry(ConnId(id));
+            (conn.family() == flow.family()).then(|| conn.side_of(flow)).flatten().map(|side| (conn, side))
+        })
+    }
+
+    /// Makes a connection. The caller has looked it up before, and sees to it that nobody else makes the same one.
+    ///
+    /// # Errors
+    /// [`Full`] when no entry is free; see [`evict`](Table::evict).
+    pub fn insert(&self, new: &NewConn, hash: FlowHash, now: Now) -> Result<Conn<'_>, Full> {
+        if self.live.fetch_add(1, Relaxed) >= self.capacity {
+            self.live.fetch_sub(1, Relaxed);
+            return Err(Full);
+        }
+        let slab = if new.flow.family() == Family::Inet { &self.v4 } else { &self.v6 };
+        let Some(entry) = slab.take() else {
+            self.live.fetch_sub(1, Relaxed);
+            return Err(Full);
+        };
+        let mut conn = entry.begin(new, now);
+        let placed = self.index.insert(hash, conn.id().0)
+            && conn.reply_flow().is_none_or(|reply| self.index.insert(self.hash(&reply), conn.id().0));
+        if placed {
+            return Ok(conn);
+        }
+        if conn.end() {
+            self.bury(&conn);
+        }
+        Err(Full)
+    }
+
+    /// Ends a connection. `true` for the one caller that ended it, who then settles the counts by its
+    /// [`status`](Conn::status) and [`real`](Conn::real).
+    pub fn remove(&self, conn: &mut Conn<'_>) -> bool {
+        let ended = conn.end();
+        if ended {
+            self.bury(conn);
+        }
+        ended
+    }
+
+    /// Takes an ended entry from the index and gives it back. Its words still hold what it was.
+    fn bury(&self, conn: &Conn<'_>) {
+        self.index.remove(self.hash(&conn.flow()), conn.id().0);
+        if let Some(reply) = conn.reply_flow() {
+            self.index.remove(self.hash(&reply), conn.id().0);
+        }
+        self.live.fetch_sub(1, Relaxed);
+        self.slab(conn.id()).give_back(conn);
+    }
+
+    /// Ends the half-open connection that was quiet for longest, of a few that it looks at, to make room. Established
+    /// ones never give way to new ones. The caller settles the counts.
+    pub fn evict(&self, family: Family, ended: impl FnOnce(&Conn<'_>)) -> bool {
+        let slab = if family == Family::Inet { &self.v4 } else { &self.v6 };
+        let used = slab.used.load(Relaxed);
+        if used == 0 {
+            return false;
+        }
+        let start = self.rover.fetch_add(EVICT_PROBE, Relaxed);
+        let candidates = (0..EVICT_PROBE.min(used)).map(|step| slab.entry(start.wrapping_add(step) % used));
+        let oldest = candidates.filter(|conn| conn.is_live() && conn.is_half_open()).min_by_key(Conn::last_seen);
+        let Some(mut conn) = oldest else { return false };
+        let won = self.remove(&mut conn);
+        if won {
+            ended(&conn);
+        }
+        won
+    }
+
+    /// The connection of this number, if it lives.
+    #[inline]
+    pub fn get(&self, id: ConnId) -> Option<Conn<'_>> {
+        let slab = self.slab(id);
+        let index = id.0 & !IPV6;
+        (index < slab.used.load(Relaxed)).then(|| slab.entry(index)).filter(Conn::is_live)
+    }
+
+    /// Every connection, for listings and for the control side's sweeps.
+    pub fn iter(&self) -> impl Iterator<Item = Conn<'_>> {
+        let of = |slab: &'_ Slab| 0..slab.used.load(Relaxed);
+        let v4 = of(&self.v4).map(|index| self.v4.entry(index));
+        let v6 = of(&self.v6).map(|index| self.v6.entry(index));
+        v4.chain(v6).filter(Conn::is_live)
+    }
+}
+
+/// One worker's share of looking for expired connections.
+#[derive(Debug)]
+pub struct Sweep {
+    worker: u32,
+    workers: u32,
+    next: u32,
+    last: Option<Now>,
+    /// Time not yet spent on chunks, in milliseconds times chunks.
+    credit: u64,
+}
+
+impl Sweep {
+    /// The share of this worker of so many.
+    pub fn new(worker: u32, workers: u32) -> Self {
+        Sweep { worker, workers: workers.max(1), next: 0, last: None, credit: 0 }
+    }
+
+    /// Looks at as much of the table as time has passed for, a bounded piece at most, and ends what has expired. Each
+    /// ended connection is shown to the caller, who settles the counts.
+    pub fn step(&mut self, table: &Table, now: Now, mut ended: impl FnMut(&Conn<'_>)) {
+        let chunks = |slab: &Slab| slab.used.load(Relaxed).div_ceil(CHUNK);
+        let (v4, v6) = (chunks(&table.v4), chunks(&table.v6));
+        let share = u64::from((v4 + v6).div_ceil(self.workers));
+        let elapsed = now.since(self.last.unwrap_or(now)).min(SWEEP_PERIOD_MS);
+        self.last = Some(now);
+        self.credit = (self.credit + elapsed * share).min(SWEEP_PERIOD_MS * share);
+        for _ in 0..SWEEP_CHUNKS {
+            if self.credit < SWEEP_PERIOD_MS {
+                return;
+            }
+            self.credit -= SWEEP_PERIOD_MS;
+            let chunk = self.next * self.workers + self.worker;
+            if chunk >= v4 + v6 {
+                self.next = 0;
+                continue;
+            }
+            self.next += 1;
+            let (slab, chunk) = if chunk < v4 { (&table.v4, chunk) } else { (&table.v6, chunk - v4) };
+            let end = (chunk + 1).saturating_mul(CHUNK).min(slab.used.load(Relaxed));
+            for index in chunk * CHUNK..end {
+                let mut conn = slab.entry(index);
+                if conn.is_live() && conn.expires_in(now) == 0 && table.remove(&mut conn) {
+                    ended(&conn);
+                }
+            }
+        }
+    }
+}

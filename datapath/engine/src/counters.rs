@@ -1,0 +1,164 @@
+//! What a worker counts: one writer, any reader.
+//!
+//! Invariant: only the owning worker writes, so a count is a plain load, add and store (no locked instruction), and
+//! readers see each value whole. Totals of a service or of the director are sums that the reader makes.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::drop::{DropReason, REASONS};
+use crate::lines::Lines;
+use crate::real::RealId;
+
+/// A count with a single writer.
+#[derive(Debug, Default)]
+pub struct Count(AtomicU64);
+
+impl Count {
+    /// Adds. Only the owner may.
+    #[inline]
+    pub fn add(&self, value: u64) {
+        bump(&self.0, value);
+    }
+
+    /// The value now.
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+
+    /// Sets a value that is measured elsewhere (a gauge).
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Relaxed);
+    }
+}
+
+#[inline]
+fn bump(word: &AtomicU64, value: u64) {
+    word.store(word.load(Relaxed).wrapping_add(value), Relaxed);
+}
+
+/// A real server's share of traffic, as IPVS counts it: bytes are those of IP packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Connections scheduled.
+    pub conns: u64,
+    /// Packets from clients.
+    pub in_packets: u64,
+    /// Packets to clients.
+    pub out_packets: u64,
+    /// Bytes from clients.
+    pub in_bytes: u64,
+    /// Bytes to clients.
+    pub out_bytes: u64,
+}
+
+impl std::ops::AddAssign for Traffic {
+    fn add_assign(&mut self, other: Self) {
+        self.conns += other.conns;
+        self.in_packets += other.in_packets;
+        self.out_packets += other.out_packets;
+        self.in_bytes += other.in_bytes;
+        self.out_bytes += other.out_bytes;
+    }
+}
+
+macro_rules! counts {
+    ($($(#[doc = $doc:literal])+ $name:ident;)+) => {
+        /// What one worker counts.
+        #[derive(Debug)]
+        pub struct Counters {
+            $($(#[doc = $doc])+ pub $name: Count,)+
+            drops: [Count; REASONS],
+            reals: Lines,
+        }
+
+        impl Counters {
+            /// Counters for an arena of this many real servers.
+            pub fn new(reals: usize) -> Self {
+                Counters {
+                    $($name: Count::default(),)+
+                    drops: std::array::from_fn(|_| Count::default()),
+                    reals: Lines::new(reals),
+                }
+            }
+
+            /// Name, value and meaning of each count.
+            pub fn named(&self) -> Vec<(&'static str, u64, &'static str)> {
+                vec![$((stringify!($name), self.$name.get(), concat!($($doc),+).trim_ascii()),)+]
+            }
+        }
+    };
+}
+
+counts! {
+    /// Frames received from all interfaces.
+    received;
+    /// Frames given to the kernel for transmission.
+    transmitted;
+    /// Packets from clients that were forwarded to a real server.
+    inbound;
+    /// Packets of real servers that were forwarded to their clients (NAT).
+    outbound;
+    /// ICMP errors that were forwarded to the peer they concern.
+    related;
+    /// ICMP errors that the director sent itself.
+    icmp_sent;
+    /// Connections made.
+    opened;
+    /// Connections that timed out.
+    expired;
+    /// Half-open connections that gave way in a full table.
+    evicted;
+    /// Packets whose partial checksum (left by a virtual sender for its hardware) was completed.
+    checksums_completed;
+    /// Packets that waited for the MAC of their next hop.
+    held;
+    /// Packets that were dropped, for any reason.
+    dropped;
+    /// Turns of the worker that found no packet.
+    idle;
+    /// Turns of the worker.
+    breaths;
+}
+
+impl Counters {
+    /// A packet was dropped.
+    #[inline]
+    pub fn count_drop(&self, reason: DropReason) {
+        self.dropped.add(1);
+        self.drops[reason as usize].add(1);
+    }
+
+    /// Packets dropped for a reason.
+    pub fn drops(&self, reason: DropReason) -> u64 {
+        self.drops[reason as usize].get()
+    }
+
+    /// A connection went to this server.
+    #[inline]
+    pub fn real_conn(&self, real: RealId) {
+        bump(&self.reals.line(real.0 as usize)[0], 1);
+    }
+
+    /// A client's packet went to this server.
+    #[inline]
+    pub fn real_in(&self, real: RealId, bytes: usize) {
+        let line = self.reals.line(real.0 as usize);
+        bump(&line[1], 1);
+        bump(&line[2], bytes as u64);
+    }
+
+    /// A packet of this server went to a client.
+    #[inline]
+    pub fn real_out(&self, real: RealId, bytes: usize) {
+        let line = self.reals.line(real.0 as usize);
+        bump(&line[3], 1);
+        bump(&line[4], bytes as u64);
+    }
+
+    /// A server's traffic through this worker.
+    pub fn real(&self, real: RealId) -> Traffic {
+        let line = self.reals.line(real.0 as usize);
+        let get = |index: usize| line[index].load(Relaxed);
+        Traffic { conns: get(0), in_packets: get(1), in_bytes: get(2), out_packets: get(3), out_bytes: get(4) }
+    }
+}

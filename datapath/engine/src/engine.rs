@@ -1,0 +1,604 @@
+//! The coordinator: one packet in, one verdict out.
+//!
+//! ```text
+//! inspect   parse, hash, start to fetch the bucket                          (pass 1 of a batch)
+//! forward   find the connection, or schedule a new one
+//!           track its state, count
+//!           rewrite by its method, write the link header                    (pass 2)
+//! expire    end what timed out: a bounded piece of the table
+//! ```
+//!
+//! Invariant: every packet gets a [`Verdict`]; nothing here allocates, waits for anything but a service's lock for a
+//! new connection, or asks the time. What is shared between workers is in [`Shared`]; the rest is this worker's own.
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use xvs_sdk::Request;
+
+use crate::conn::{Conn, ConnId, Flags, Fragments, NewConn, Side, Status, Sweep, Table, Timeouts, tcp};
+use crate::counters::Counters;
+use crate::drop::DropReason;
+use crate::flow::{Endpoint, Family, Flow, FlowHash, HashKey, Protocol};
+use crate::forward::icmp::{self, Quote, Refusal};
+use crate::forward::nat::{self, End};
+use crate::forward::{checksum, decrement_ttl, link, tun};
+use crate::hop::{HopId, Hops, Port};
+use crate::real::{Arena, Generation, Method, Path, Real, RealId};
+use crate::route::Target;
+use crate::snapshot::Snapshot;
+use crate::time::Now;
+use crate::wire::{Fragment, Headers, Packet, TcpFlags};
+
+/// Source port that is never scheduled: FTP's data connections (IPVS-REFERENCE 3.2).
+const FTP_DATA: u16 = 20;
+/// ICMP errors that a worker sends in a second at most, and at once.
+const ICMP_PER_SECOND: u64 = 1000;
+const ICMP_BURST: u64 = 100;
+
+/// How large the shared tables are made.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    /// Connections.
+    pub connections: u32,
+    /// Real servers, removed ones with connections included.
+    pub reals: usize,
+    /// Next hops.
+    pub hops: usize,
+}
+
+/// What all workers share.
+#[derive(Debug)]
+pub struct Shared {
+    /// Connections.
+    pub table: Table,
+    /// Real servers.
+    pub arena: Arena,
+    /// Next hops.
+    pub hops: Hops,
+    /// Timeouts in force.
+    pub timeouts: Timeouts,
+    /// Packets in fragments.
+    pub fragments: Fragments,
+}
+
+impl Shared {
+    /// Empty tables of these sizes, hashed under this key.
+    pub fn new(sizes: Sizes, key: HashKey, generation: Generation) -> Self {
+        Shared {
+            table: Table::new(sizes.connections, key),
+            arena: Arena::new(sizes.reals, generation),
+            hops: Hops::new(sizes.hops),
+            timeouts: Timeouts::default(),
+            fragments: Fragments::new(key),
+        }
+    }
+
+    /// Settles the counts of an ended connection.
+    pub fn settle(&self, conn: &Conn<'_>) {
+        self.arena.get(conn.real()).unbind(!conn.status().flags.has(Flags::INACTIVE));
+    }
+}
+
+/// What becomes of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Verdict {
+    /// It is ready: send it through this device.
+    Transmit(Port),
+    /// It became an answer to its sender: send it back through the device that it came in by.
+    Reflect,
+    /// It is ready but for the MAC of this next hop: keep it for a moment, then ask [`Engine::release`].
+    Hold(HopId),
+    /// It goes no further.
+    Drop(DropReason),
+}
+
+/// A packet that pass 1 has looked at.
+#[derive(Debug)]
+pub struct Inspected {
+    headers: Headers,
+    hash: FlowHash,
+}
+
+impl Inspected {
+    /// The packet's headers.
+    pub fn headers(&self) -> &Headers {
+        &self.headers
+    }
+}
+
+/// One worker's engine.
+#[derive(Debug)]
+pub struct Engine {
+    shared: Arc<Shared>,
+    snapshot: Arc<Snapshot>,
+    counters: Arc<Counters>,
+    sweep: Sweep,
+    icmp: Budget,
+    ident: Cell<u16>,
+}
+
+impl Engine {
+    /// The engine of this worker of so many.
+    pub fn new(
+        shared: Arc<Shared>,
+        snapshot: Arc<Snapshot>,
+        counters: Arc<Counters>,
+        worker: u32,
+        workers: u32,
+    ) -> Self {
+        let sweep = Sweep::new(worker, workers);
+        Engine { shared, snapshot, counters, sweep, icmp: Budget::default(), ident: Cell::new(0) }
+    }
+
+    /// Takes a new snapshot into use and gives the old one back, to be freed elsewhere.
+    pub fn swap(&mut self, snapshot: Arc<Snapshot>) -> Arc<Snapshot> {
+        std::mem::replace(&mut self.snapshot, snapshot)
+    }
+
+    /// The snapshot in use.
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// What this worker counts.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Pass 1: parses a frame, hashes its flow, and starts to fetch the bucket.
+    ///
+    /// # Errors
+    /// Why the frame goes no further.
+    #[inline]
+    pub fn inspect(&self, frame: &[u8]) -> Result<Inspected, DropReason> {
+        let headers = Headers::parse(frame)?;
+        let hash = self.shared.table.hash(&headers.flow);
+        // The value is of no use; the load is: it runs while the next frames are parsed.
+        std::hint::black_box(self.shared.table.touch(hash));
+        Ok(Inspected { headers, hash })
+    }
+
+    /// Pass 2: forwards a packet.
+    #[inline]
+    pub fn forward(&self, packet: &mut Packet<'_>, inspected: Inspected, now: Now) -> Verdict {
+        let Inspected { headers, hash } = inspected;
+        let verdict = match headers.fragment {
+            Fragment::Later(id) => self.later_fragment(packet, headers, id, now),
+            _ if !headers.flow.protocol.has_ports() => self.related(packet, headers),
+            _ => self.flow(packet, headers, hash, now),
+        };
+        verdict.unwrap_or_else(Verdict::Drop)
+    }
+
+    /// A packet with ports: by its connection, or by a new one.
+    #[inline]
+    fn flow(&self, packet: &mut Packet<'_>, headers: Headers, hash: FlowHash, now: Now) -> Result<Verdict, DropReason> {
+        if checksum::complete(packet.bytes_mut(), &headers) {
+            self.counters.checksums_completed.add(1);
+        }
+        let found = self.shared.table.lookup(&headers.flow, hash).filter(|found| self.holds(found, &headers, now));
+        let (mut conn, side) = match found {
+            Some(found) => found,
+            None => match self.open(&headers, hash, now) {
+                Ok(found) => found,
+                Err(DropReason::NoServer) => {
+                    return self.refuse(packet, headers, Refusal::PortUnreachable, DropReason::NoServer, now);
+                }
+                Err(reason) => return Err(reason),
+            },
+        };
+        if let Fragment::First(id) = headers.fragment {
+            self.shared.fragments.note(&headers.flow, id, conn.id(), now);
+        }
+        match side {
+            Side::Out => {
+                self.counters.real_out(conn.real(), headers.ip_len());
+                self.track(&mut conn, side, headers.tcp, now);
+                self.outbound(packet, headers, &conn, now)
+            }
+            Side::In | Side::InOnly => {
+                let real = self.shared.arena.get(conn.real());
+                if !real.is_available() {
+                    return Err(DropReason::ServerGone);
+                }
+                self.counters.real_in(conn.real(), headers.ip_len());
+                self.track(&mut conn, side, headers.tcp, now);
+                self.inbound(packet, headers, &conn, real, now)
+            }
+        }
+    }
+
+    /// Does the packet belong to the connection that was found, or is that one over? An expired connection ends here,
+    /// and so does a closed one when its client's port opens again (IPVS-REFERENCE 3.9).
+    #[inline]
+    fn holds(&self, (conn, side): &(Conn<'_>, Side), headers: &Headers, now: Now) -> bool {
+        let expired = conn.expires_in(now) == 0;
+        let reopened = headers.tcp.has(TcpFlags::SYN)
+            && *side != Side::Out
+            && matches!(tcp::State::from_bits(conn.status().state), tcp::State::TimeWait | tcp::State::Close);
+        if !expired && !reopened {
+            return true;
+        }
+        let mut conn = *conn;
+        if self.shared.table.remove(&mut conn) {
+            self.shared.settle(&conn);
+            self.counters.expired.add(1);
+        }
+        false
+    }
+
+    /// Runs the protocol's state machine and starts the timer again.
+    #[inline]
+    fn track(&self, conn: &mut Conn<'_>, side: Side, flags: TcpFlags, now: Now) {
+        if conn.protocol() != Protocol::TCP {
+            conn.touch(now, self.shared.timeouts.udp());
+            return;
+        }
+        let changed = conn.update(|status| {
+            let state = tcp::next(side, flags, tcp::State::from_bits(status.state));
+            Status { state: state as u8, flags: status.flags.with(Flags::INACTIVE, !state.is_active()) }
+        });
+        let Some((before, after)) = changed else { return };
+        if before.flags.has(Flags::INACTIVE) != after.flags.has(Flags::INACTIVE) {
+            self.shared.arena.get(conn.real()).set_active(before.flags.has(Flags::INACTIVE));
+        }
+        conn.touch(now, self.shared.timeouts.tcp(tcp::State::from_bits(after.state)));
+    }
+
+    /// Schedules a new connection and enters it.
+    #[cold]
+    fn open(&self, headers: &Headers, hash: FlowHash, now: Now) -> Result<(Conn<'_>, Side), DropReason> {
+        let flow = &headers.flow;
+        let Some(service) = self.snapshot.service(flow) else {
+            let known = self.snapshot.is_virtual(flow.dst.address);
+            return Err(if known { DropReason::NoService } else { DropReason::NoConnectionReply });
+        };
+        if flow.protocol == Protocol::TCP && (!headers.tcp.has(TcpFlags::SYN) || headers.tcp.has(TcpFlags::RST)) {
+            return Err(DropReason::NoConnectionTcp);
+        }
+        if flow.src.port == FTP_DATA {
+            return Err(DropReason::SourcePort20);
+        }
+        if !flow.src.address.is_host() {
+            return Err(DropReason::Martian);
+        }
+        let mut turn = service.turn();
+        // Another worker may have made the same connection while this one waited for its turn.
+        if let Some(found) = self.shared.table.lookup(flow, hash).filter(|found| self.holds(found, headers, now)) {
+            return Ok(found);
+        }
+        let real = turn.pick(&self.shared.arena, &request(flow, hash)).ok_or(DropReason::NoServer)?;
+        let conn = self.enter(flow, hash, real, service.number, now)?;
+        self.counters.real_conn(real);
+        self.counters.opened.add(1);
+        let side = if conn.status().flags.has(Flags::NO_OUTPUT) { Side::InOnly } else { Side::In };
+        let mut tracked = conn;
+        // Counted as active before anybody else is scheduled.
+        self.track(&mut tracked, side, headers.tcp, now);
+        Ok((tracked, side))
+    }
+
+    fn enter(&self, flow: &Flow, hash: FlowHash, id: RealId, service: u32, now: Now) -> Result<Conn<'_>, DropReason> {
+        let real = self.shared.arena.get(id);
+        let (method, endpoint) = (real.method(), real.endpoint());
+        let port = if endpoint.port == 0 { flow.dst.port } else { endpoint.port };
+        let reply_path = if method == Method::Nat { self.path_to_client(flow) } else { Path::NoRoute };
+        let new = NewConn {
+            flow: *flow,
+            server: Endpoint::new(endpoint.address, port),
+            real: id,
+            service,
+            status: Status { state: tcp::State::None as u8, flags: Flags::new(method) },
+            timeout_s: 3, // until the first packet's own state sets another
+            reply_path,
+        };
+        let table = &self.shared.table;
+        let made = table.insert(&new, hash, now).or_else(|full| {
+            let evicted = table.evict(flow.family(), |conn| {
+                self.shared.settle(conn);
+                self.counters.evicted.add(1);
+            });
+            if evicted { table.insert(&new, hash, now) } else { Err(full) }
+        });
+        let conn = made.map_err(|_| DropReason::TableFull)?;
+        real.bind();
+        Ok(conn)
+    }
+
+    /// The way of answers to a client, with the search for its MAC already begun.
+    fn path_to_client(&self, flow: &Flow) -> Path {
+        match self.snapshot.routes().lookup(flow.src.address) {
+            Some(Target::Via { interface, gateway, .. }) => {
+                let neighbour = gateway.unwrap_or(flow.src.address);
+                let Some(hop) = self.shared.hops.intern(interface, neighbour) else { return Path::NoRoute };
+                if self.shared.hops.get(hop).mac.is_none() {
+                    self.shared.hops.want(hop);
+                }
+                Path::Hop(hop)
+            }
+            Some(Target::NotServed) => Path::NotServed,
+            Some(Target::Local) => Path::Local,
+            Some(Target::Nowhere) | None => Path::NoRoute,
+        }
+    }
+
+    /// A client's packet to its real server, by the method of its connection.
+    #[inline]
+    fn inbound(
+        &self,
+        packet: &mut Packet<'_>,
+        mut headers: Headers,
+        conn: &Conn<'_>,
+        real: Real<'_>,
+        now: Now,
+    ) -> Result<Verdict, DropReason> {
+        if headers.ttl(packet.bytes()) <= 1 {
+            return self.refuse(packet, headers, Refusal::TimeExceeded, DropReason::TtlExceeded, now);
+        }
+        let method = conn.status().flags.method();
+        let server = real.endpoint().address;
+        let room = match method {
+            Method::Tun => real.mtu().saturating_sub(tun::overhead(server.family())),
+            Method::Nat | Method::Dr => real.mtu(),
+        };
+        if headers.ip_len() > room {
+            return self.too_big(packet, headers, room, now);
+        }
+        let hop = hop_of(real.path())?;
+        decrement_ttl(packet.bytes_mut(), &headers);
+        let (l3, family, tags) = (headers.l3, headers.family, headers.tags);
+        let (l3, family) = match method {
+            Method::Nat => {
+                nat::rewrite(packet.bytes_mut(), &mut headers, End::Destination, conn.server());
+                (l3, family)
+            }
+            Method::Dr => (l3, family),
+            Method::Tun => {
+                let source = real.source().ok_or(DropReason::NoRoute)?;
+                tun::encapsulate(packet, headers, source, server, self.next_ident()).ok_or(DropReason::NoRoom)?;
+                (0, server.family())
+            }
+        };
+        self.counters.inbound.add(1);
+        self.leave(packet, l3, family, &tags, hop)
+    }
+
+    /// A real server's packet to its client (NAT).
+    #[inline]
+    fn outbound(
+        &self,
+        packet: &mut Packet<'_>,
+        mut headers: Headers,
+        conn: &Conn<'_>,
+        now: Now,
+    ) -> Result<Verdict, DropReason> {
+        if headers.ttl(packet.bytes()) <= 1 {
+            return self.refuse(packet, headers, Refusal::TimeExceeded, DropReason::TtlExceeded, now);
+        }
+        let hop = hop_of(conn.reply_path())?;
+        let interface = self.shared.hops.get(hop).interface;
+        let room = self.snapshot.interface(interface).ok_or(DropReason::NoRoute)?.mtu as usize;
+        if headers.ip_len() > room {
+            return self.too_big(packet, headers, room, now);
+        }
+        decrement_ttl(packet.bytes_mut(), &headers);
+        nat::rewrite(packet.bytes_mut(), &mut headers, End::Source, conn.virtual_endpoint());
+        self.counters.outbound.add(1);
+        self.leave(packet, headers.l3, headers.family, &headers.tags, hop)
+    }
+
+    /// A later fragment: the way of its first one.
+    fn later_fragment(
+        &self,
+        packet: &mut Packet<'_>,
+        mut headers: Headers,
+        id: u32,
+        now: Now,
+    ) -> Result<Verdict, DropReason> {
+        let found = self.shared.fragments.find(&headers.flow, id, now).and_then(|id| self.conn_of(id, &headers.flow));
+        let (conn, side) = found.ok_or(DropReason::FragmentUnknown)?;
+        match side {
+            Side::Out => {
+                headers.flow.src.port = conn.server().port;
+                self.counters.real_out(conn.real(), headers.ip_len());
+                self.outbound(packet, headers, &conn, now)
+            }
+            Side::In | Side::InOnly => {
+                let real = self.shared.arena.get(conn.real());
+                if !real.is_available() {
+                    return Err(DropReason::ServerGone);
+                }
+                self.counters.real_in(conn.real(), headers.ip_len());
+                self.inbound(packet, headers, &conn, real, now)
+            }
+        }
+    }
+
+    /// A connection by its number, and which way a packet between these addresses goes in it.
+    fn conn_of(&self, id: ConnId, flow: &Flow) -> Option<(Conn<'_>, Side)> {
+        let conn = self.shared.table.get(id)?;
+        let (src, dst) = (flow.src.address, flow.dst.address);
+        if conn.protocol() != flow.protocol {
+            None
+        } else if conn.client().address == src && conn.virtual_endpoint().address == dst {
+            Some((conn, Side::In))
+        } else if conn.server().address == src && conn.client().address == dst {
+            Some((conn, Side::Out))
+        } else {
+            None
+        }
+    }
+
+    /// An ICMP error about a packet of a connection: to the peer that sent that packet.
+    #[cold]
+    fn related(&self, packet: &mut Packet<'_>, mut headers: Headers) -> Result<Verdict, DropReason> {
+        let quote = Quote::read(packet.bytes(), &headers)?;
+        let flow = quote.flow();
+        let hash = self.shared.table.hash(&flow);
+        let (conn, side) = self.shared.table.lookup(&flow, hash).ok_or(DropReason::IcmpUnrelated)?;
+        if headers.ttl(packet.bytes()) <= 1 {
+            return Err(DropReason::TtlExceeded); // no error about an error
+        }
+        let tags = headers.tags;
+        let (mut l3, mut family) = (headers.l3, headers.family);
+        let hop = if side == Side::Out {
+            let hop = hop_of(conn.reply_path())?;
+            decrement_ttl(packet.bytes_mut(), &headers);
+            self.counters.real_out(conn.real(), headers.ip_len());
+            quote.translate(packet.bytes_mut(), &mut headers, End::Source, conn.virtual_endpoint());
+            hop
+        } else {
+            let real = self.shared.arena.get(conn.real());
+            let hop = hop_of(real.path())?;
+            let server = real.endpoint().address;
+            decrement_ttl(packet.bytes_mut(), &headers);
+            self.counters.real_in(conn.real(), headers.ip_len());
+            match conn.status().flags.method() {
+                Method::Nat => quote.translate(packet.bytes_mut(), &mut headers, End::Destination, conn.server()),
+                Method::Dr => {}
+                Method::Tun => {
+                    let source = real.source().ok_or(DropReason::NoRoute)?;
+                    tun::encapsulate(packet, headers, source, server, self.next_ident()).ok_or(DropReason::NoRoom)?;
+                    (l3, family) = (0, server.family());
+                }
+            }
+            hop
+        };
+        self.counters.related.add(1);
+        self.leave(packet, l3, family, &tags, hop)
+    }
+
+    /// The packet does not fit: tells its sender if it must not be fragmented.
+    #[cold]
+    fn too_big(&self, packet: &mut Packet<'_>, headers: Headers, room: usize, now: Now) -> Result<Verdict, DropReason> {
+        if !headers.dont_fragment(packet.bytes()) {
+            return Err(DropReason::NeedsFragmentation);
+        }
+        self.refuse(packet, headers, Refusal::TooBig(room as u32), DropReason::TooBig, now)
+    }
+
+    /// Answers the packet's sender with an ICMP error, from the address that it sent to, back the way it came. The
+    /// packet counts as dropped; the answer goes out in its frame.
+    #[cold]
+    fn refuse(
+        &self,
+        packet: &mut Packet<'_>,
+        headers: Headers,
+        refusal: Refusal,
+        reason: DropReason,
+        now: Now,
+    ) -> Result<Verdict, DropReason> {
+        let source = headers.flow.dst.address;
+        if matches!(headers.fragment, Fragment::Later(_)) || !self.icmp.spend(now) {
+            return Err(reason);
+        }
+        if !icmp::refuse(packet, headers, source, refusal) {
+            return Err(reason);
+        }
+        self.counters.count_drop(reason);
+        self.counters.icmp_sent.add(1);
+        Ok(Verdict::Reflect)
+    }
+
+    /// Writes the link header. Without a MAC yet, the packet is ready but for that.
+    #[inline]
+    fn leave(
+        &self,
+        packet: &mut Packet<'_>,
+        l3: usize,
+        family: Family,
+        tags: &crate::wire::Tags,
+        id: HopId,
+    ) -> Result<Verdict, DropReason> {
+        let hop = self.shared.hops.get(id);
+        let interface = self.snapshot.interface(hop.interface).ok_or(DropReason::NoRoute)?;
+        let port = interface.port.ok_or(DropReason::NotServed)?;
+        self.shared.hops.mark_used(id);
+        let mac = hop.mac.unwrap_or_default();
+        link::write(packet, l3, family, tags, interface, mac).ok_or(DropReason::NoRoom)?;
+        match hop.mac {
+            Some(_) => Ok(Verdict::Transmit(port)),
+            None if hop.failed => {
+                self.shared.hops.want(id);
+                Err(DropReason::NeighbourUnresolved)
+            }
+            None => {
+                self.shared.hops.want(id);
+                Ok(Verdict::Hold(id))
+            }
+        }
+    }
+
+    /// Asks again for a packet that was held for its next hop's MAC.
+    pub fn release(&self, packet: &mut Packet<'_>, id: HopId) -> Verdict {
+        let hop = self.shared.hops.get(id);
+        match (hop.mac, self.snapshot.interface(hop.interface).and_then(|interface| interface.port)) {
+            (Some(mac), Some(port)) => {
+                link::set_destination(packet, mac);
+                Verdict::Transmit(port)
+            }
+            (_, None) => Verdict::Drop(DropReason::NotServed),
+            (None, _) if hop.failed => Verdict::Drop(DropReason::NeighbourUnresolved),
+            (None, _) => Verdict::Hold(id),
+        }
+    }
+
+    /// Ends connections that timed out: a bounded piece of this worker's share.
+    pub fn expire(&mut self, now: Now) {
+        let Engine { sweep, shared, counters, .. } = self;
+        sweep.step(&shared.table, now, |conn| {
+            shared.settle(conn);
+            counters.expired.add(1);
+        });
+    }
+
+    fn next_ident(&self) -> u16 {
+        self.ident.set(self.ident.get().wrapping_add(1));
+        self.ident.get()
+    }
+}
+
+#[inline]
+fn hop_of(path: Path) -> Result<HopId, DropReason> {
+    match path {
+        Path::Hop(hop) => Ok(hop),
+        Path::NoRoute => Err(DropReason::NoRoute),
+        Path::NotServed => Err(DropReason::NotServed),
+        Path::Local => Err(DropReason::LocalServer),
+    }
+}
+
+/// What a scheduler is told of a new connection.
+pub(crate) fn request(flow: &Flow, hash: FlowHash) -> Request {
+    Request {
+        client: flow.src.address.octets16(),
+        virtual_address: flow.dst.address.octets16(),
+        client_port: flow.src.port,
+        virtual_port: flow.dst.port,
+        protocol: flow.protocol.0,
+        flags: 0,
+        hash: hash.0,
+    }
+}
+
+/// A token bucket for the errors that a worker sends.
+#[derive(Debug, Default)]
+struct Budget {
+    tokens: Cell<u64>,
+    last: Cell<Option<Now>>,
+}
+
+impl Budget {
+    /// Takes a token, if there is one. Tokens are counted in thousandths.
+    fn spend(&self, now: Now) -> bool {
+        let full = ICMP_BURST * 1000;
+        let earned = self.last.get().map_or(full, |last| now.since(last) * ICMP_PER_SECOND);
+        let tokens = (self.tokens.get() + earned).min(full);
+        self.last.set(Some(now));
+        let enough = tokens >= 1000;
+        self.tokens.set(if enough { tokens - 1000 } else { tokens });
+        enough
+    }
+}

@@ -1,0 +1,183 @@
+//! ICMP and ICMPv6 errors: those that pass through ([`Quote`]), and those that the director sends itself ([`refuse`]).
+//!
+//! An error quotes the packet that it is about. To be understood by the peer behind a NAT, its own addresses and those
+//! in the quotation are translated; the transport checksum in the quotation is left as it is, as IPVS does.
+//!
+//! Invariant: an error is never sent about an ICMP error, nor about a fragment that is not the first (RFC 1122).
+
+use crate::drop::DropReason;
+use crate::flow::{Address, Endpoint, Family, Flow, Protocol};
+use crate::wire::checksum::Sum;
+use crate::wire::{Fragment, Headers, Mac, Packet, get_u16, put_u16};
+
+use super::link;
+use super::nat::{self, End};
+
+/// Length of an ICMP header.
+const HEADER: usize = 8;
+/// IPv4: an error is at most 576 bytes long (RFC 1812, 4.3.2.3).
+const QUOTE4: usize = 576 - 20 - HEADER;
+/// IPv6: an error fits the minimum MTU (RFC 4443, 2.4 c).
+const QUOTE6: usize = 1280 - 40 - HEADER;
+/// The TTL of an error that the director sends.
+const TTL: u8 = 64;
+
+/// What the director tells a sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// TTL or hop limit used up.
+    TimeExceeded,
+    /// No real server for this service.
+    PortUnreachable,
+    /// Too big for the way ahead; with the largest IP packet that would fit.
+    TooBig(u32),
+}
+
+impl Refusal {
+    /// Type and code.
+    const fn numbers(self, family: Family) -> (u8, u8) {
+        match (self, family) {
+            (Refusal::TimeExceeded, Family::Inet) => (11, 0),
+            (Refusal::PortUnreachable, Family::Inet) => (3, 3),
+            (Refusal::TooBig(_), Family::Inet) => (3, 4),
+            (Refusal::TimeExceeded, Family::Inet6) => (3, 0),
+            (Refusal::PortUnreachable, Family::Inet6) => (1, 4),
+            (Refusal::TooBig(_), Family::Inet6) => (2, 0),
+        }
+    }
+}
+
+/// Turns the packet into an error about itself, from `source` back to where the frame came from. `false` (and the
+/// packet is spoilt) if there is no room for it.
+pub fn refuse(packet: &mut Packet<'_>, headers: Headers, source: Address, refusal: Refusal) -> bool {
+    build(packet, headers, source, refusal).is_some()
+}
+
+fn build(packet: &mut Packet<'_>, headers: Headers, source: Address, refusal: Refusal) -> Option<()> {
+    let frame = packet.bytes();
+    let from: Mac = *frame.first_chunk()?;
+    let to: Mac = *frame[6..].first_chunk()?;
+    let Headers { family, l3, end, flow, tags, .. } = headers;
+    let (ip, quote) = match family {
+        Family::Inet => (20, (end - l3).min(QUOTE4)),
+        Family::Inet6 => (40, (end - l3).min(QUOTE6)),
+    };
+    packet.rehead(l3, ip + HEADER)?;
+    packet.set_len(ip + HEADER + quote).then_some(())?;
+    let bytes = packet.bytes_mut();
+    bytes[..ip + HEADER].fill(0);
+
+    let (kind, code) = refusal.numbers(family);
+    bytes[ip] = kind;
+    bytes[ip + 1] = code;
+    if let Refusal::TooBig(mtu) = refusal {
+        match family {
+            Family::Inet => put_u16(bytes, ip + 6, u16::try_from(mtu).unwrap_or(u16::MAX)),
+            Family::Inet6 => bytes[ip + 4..ip + 8].copy_from_slice(&mtu.to_be_bytes()),
+        }
+    }
+    let length = HEADER + quote;
+    let client = flow.src.address;
+    match family {
+        Family::Inet => {
+            bytes[0] = 0x45;
+            bytes[1] = 0xc0; // internetwork control, as RFC 1812 asks for
+            put_u16(bytes, 2, (ip + length) as u16);
+            bytes[8] = TTL;
+            bytes[9] = Protocol::ICMP.0;
+            bytes[12..16].copy_from_slice(&source.octets4());
+            bytes[16..20].copy_from_slice(&client.octets4());
+            let checksum = Sum::default().bytes(&bytes[..20]).finish();
+            put_u16(bytes, 10, checksum);
+        }
+        Family::Inet6 => {
+            bytes[0] = 0x60;
+            put_u16(bytes, 4, length as u16);
+            bytes[6] = Protocol::ICMPV6.0;
+            bytes[7] = TTL;
+            bytes[8..24].copy_from_slice(&source.octets16());
+            bytes[24..40].copy_from_slice(&client.octets16());
+        }
+    }
+    let checksum = sum(bytes, ip, ip + length, source, client).finish();
+    put_u16(bytes, ip + 2, checksum);
+    link::write_header(packet, 0, family, &tags, from, to)
+}
+
+/// The sum over an ICMP message: IPv6 includes the pseudo-header.
+fn sum(bytes: &[u8], l4: usize, end: usize, src: Address, dst: Address) -> Sum {
+    let sum = match src.family() {
+        Family::Inet => Sum::default(),
+        Family::Inet6 => Sum::default().pseudo(src, dst, Protocol::ICMPV6, end - l4),
+    };
+    sum.bytes(&bytes[l4..end])
+}
+
+/// An ICMP error and the packet that it quotes.
+#[derive(Debug)]
+pub struct Quote {
+    /// Where the quoted IP header starts in the frame.
+    at: usize,
+    /// The headers of the quoted packet, from there.
+    headers: Headers,
+}
+
+impl Quote {
+    /// Reads the quotation of an error that may concern a connection.
+    ///
+    /// # Errors
+    /// The ICMP packet is no such error, is a fragment, is too short, or its own checksum is wrong.
+    pub fn read(frame: &[u8], headers: &Headers) -> Result<Quote, DropReason> {
+        if headers.fragment != Fragment::Whole {
+            return Err(DropReason::IcmpUnrelated);
+        }
+        let message = &frame[headers.l4..headers.end];
+        let kind = *message.first().ok_or(DropReason::Truncated)?;
+        let is_error = match headers.flow.protocol {
+            // Unreachable, source quench, time exceeded: the kinds that IPVS relays.
+            Protocol::ICMP if headers.family == Family::Inet => matches!(kind, 3 | 4 | 11),
+            Protocol::ICMPV6 if headers.family == Family::Inet6 => kind < 128,
+            _ => return Err(DropReason::Protocol),
+        };
+        if !is_error {
+            return Err(DropReason::IcmpNotError);
+        }
+        let quoted = Headers::parse_quoted(message.get(HEADER..).ok_or(DropReason::Truncated)?)?;
+        if matches!(quoted.fragment, Fragment::Later(_)) || quoted.family != headers.family {
+            return Err(DropReason::IcmpUnrelated);
+        }
+        let (src, dst) = (headers.flow.src.address, headers.flow.dst.address);
+        if sum(frame, headers.l4, headers.end, src, dst).fold() != 0xffff {
+            return Err(DropReason::IcmpChecksum);
+        }
+        Ok(Quote { at: headers.l4 + HEADER, headers: quoted })
+    }
+
+    /// The flow of packets that go the same way as the error does: against the quoted one.
+    pub fn flow(&self) -> Flow {
+        self.headers.flow.reversed()
+    }
+
+    /// Translates the error: `end` of the error itself, and the other end of the packet it quotes, become `new`.
+    pub fn translate(mut self, frame: &mut [u8], headers: &mut Headers, end: End, new: Endpoint) {
+        nat::rewrite(frame, headers, end, new);
+        let other = if end == End::Source { End::Destination } else { End::Source };
+        translate_quoted(&mut frame[self.at..headers.end], &mut self.headers, other, new);
+        put_u16(frame, headers.l4 + 2, 0);
+        let (src, dst) = (headers.flow.src.address, headers.flow.dst.address);
+        let checksum = sum(frame, headers.l4, headers.end, src, dst).finish();
+        put_u16(frame, headers.l4 + 2, checksum);
+    }
+}
+
+/// Writes address and port into the quoted headers; of the checksums only the IP header's is mended.
+fn translate_quoted(quoted: &mut [u8], headers: &mut Headers, end: End, new: Endpoint) {
+    let at = headers.l4 + if end == End::Source { 0 } else { 2 };
+    if headers.flow.protocol.has_ports() && quoted.len() >= at + 2 {
+        put_u16(quoted, at, new.port);
+    }
+    // As for a later fragment: addresses and the IP header's checksum, nothing behind them.
+    headers.fragment = Fragment::Later(0);
+    nat::rewrite(quoted, headers, end, new);
+    debug_assert!(headers.family == Family::Inet6 || get_u16(quoted, 0) >> 12 == 4);
+}

@@ -1,0 +1,57 @@
+//! The engine of xvs: **what happens to a packet**, as a function of its bytes, the state and the time.
+//!
+//! No socket, no thread, no clock, no unsafe code, no allocation on the packet path. *Where packets come from* is the
+//! director's business; it feeds the engine through [`rings::Rings`] and tells it the time.
+//!
+//! # The life of a packet
+//!
+//! ```text
+//! worker::Worker::step                 one breath, bounded by a batch
+//!   Rings::replenish                   transmitted frames come back, free ones go out for reception
+//!   Rings::receive                     frames are ours
+//!   Engine::inspect      (each frame)  wire::Headers::parse, flow::HashKey::hash, conn::Table::touch
+//!   Engine::forward      (each frame)
+//!     checksum::complete               a partial checksum becomes a whole one
+//!     conn::Table::lookup              the connection, and which way the packet goes in it
+//!       or Engine::open                snapshot -> service -> scheduler -> conn::Table::insert
+//!     Engine::track                    state machine, active/inactive counts, timer
+//!     forward::{nat, tun}              addresses, ports, checksums, outer header (DR: nothing)
+//!     forward::link                    MAC addresses and VLAN tags of the next hop
+//!   Rings::transmit      (each device)
+//!   Engine::expire                     a bounded piece of the connection table
+//! ```
+//!
+//! # Order of the modules
+//!
+//! A module may use only what stands to its left:
+//!
+//! ```text
+//! drop, time, lines < flow < wire < hop < real < route < sched < service < snapshot < conn < forward < counters
+//!     < engine < explain < rings < worker
+//! ```
+//!
+//! # Invariants worth knowing
+//!
+//! - A packet is sent, held for a moment, or dropped with a [`drop::DropReason`]: nothing else.
+//! - A connection keeps its real server for life, whatever the configuration does.
+//! - Frames are conserved: [`rings::Ledger`].
+//! - Choosing a server and counting the connection is one step under the service's lock; nothing else locks.
+#![forbid(unsafe_code)]
+
+pub mod conn;
+pub mod counters;
+pub mod drop;
+pub mod engine;
+pub mod flow;
+pub mod forward;
+pub mod hop;
+pub mod lines;
+pub mod real;
+pub mod rings;
+pub mod route;
+pub mod sched;
+pub mod service;
+pub mod snapshot;
+pub mod time;
+pub mod wire;
+pub mod worker;

@@ -1,0 +1,451 @@
+//! Real servers: an arena of records with stable numbers, shared by all workers and outliving configuration changes.
+//!
+//! Connections refer to a real server by its [`RealId`]. A removed server keeps its record while connections refer to
+//! it, so its counts stay right and adding it again revives it (IPVS's "trash").
+//!
+//! Invariant: `active <= total`, both in one word, so no reader sees one without the other. They change when a
+//! connection is made, changes between active and inactive, or ends: never per packet.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::flow::{Address, Endpoint};
+use crate::hop::HopId;
+use crate::lines::Lines;
+
+/// Number of a real server's record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RealId(pub u32);
+
+/// How packets reach a real server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Method {
+    /// Rewrite the destination, and the source of the answers (masquerading).
+    Nat = 0,
+    /// Wrap the packet into another IP header (tunnelling).
+    Tun = 2,
+    /// Change only the frame's MAC addresses (direct routing).
+    Dr = 3,
+}
+
+impl Method {
+    /// From IPVS's number for it (the low three bits of a connection's flags).
+    #[inline]
+    pub const fn from_bits(bits: u8) -> Option<Self> {
+        match bits & 7 {
+            0 => Some(Method::Nat),
+            2 => Some(Method::Tun),
+            3 => Some(Method::Dr),
+            _ => None,
+        }
+    }
+}
+
+/// The way to a real server, as the control side found it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Path {
+    /// By this next hop.
+    Hop(HopId),
+    /// No route, or an unreachable one.
+    NoRoute,
+    /// By an interface that the director does not serve.
+    NotServed,
+    /// The address is the director's own.
+    Local,
+}
+
+const PATH_NO_ROUTE: u32 = u32::MAX;
+const PATH_NOT_SERVED: u32 = u32::MAX - 1;
+const PATH_LOCAL: u32 = u32::MAX - 2;
+
+impl Path {
+    const fn to_bits(self) -> u32 {
+        match self {
+            Path::Hop(HopId(id)) => id,
+            Path::NoRoute => PATH_NO_ROUTE,
+            Path::NotServed => PATH_NOT_SERVED,
+            Path::Local => PATH_LOCAL,
+        }
+    }
+
+    /// From [`Path::to_bits`], as a connection keeps it.
+    #[inline]
+    pub(crate) const fn from_bits(bits: u32) -> Self {
+        match bits {
+            PATH_NO_ROUTE => Path::NoRoute,
+            PATH_NOT_SERVED => Path::NotServed,
+            PATH_LOCAL => Path::Local,
+            id => Path::Hop(HopId(id)),
+        }
+    }
+
+    /// As a connection keeps it.
+    pub(crate) const fn bits(self) -> u32 {
+        self.to_bits()
+    }
+}
+
+/// What an operator sets of a real server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// RIP and port; port 0 keeps the client's.
+    pub endpoint: Endpoint,
+    /// Forwarding method.
+    pub method: Method,
+    /// Weight, 0 quiesces.
+    pub weight: i32,
+    /// Upper connection threshold, 0 for none.
+    pub upper: u32,
+    /// Lower connection threshold, 0 for three quarters of the upper one.
+    pub lower: u32,
+}
+
+/// Which generation of the kernel's counting rules applies (IPVS changed them in 2026).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Generation {
+    /// Overhead counts 257 for an active connection; thresholds act at the exact crossing.
+    #[default]
+    New,
+    /// Overhead counts 256 for an active connection; thresholds are judged at every change.
+    Old,
+}
+
+/// The words of a record: two cache lines. The first one is all that a packet on its way needs.
+mod word {
+    pub(super) const COUNTS: usize = 0; // active << 32 | total
+    pub(super) const FLAGS: usize = 1; // path << 32 | flags
+    pub(super) const WEIGHT: usize = 2; // last weight << 32 | weight
+    pub(super) const THRESHOLDS: usize = 3; // upper << 32 | lower
+    pub(super) const ADDRESS: usize = 4; // two words
+    pub(super) const PORT: usize = 6; // mtu << 32 | method << 16 | port
+    pub(super) const TEMPLATES: usize = 7; // persistence templates
+    pub(super) const SOURCE: usize = 8; // two words: outer source address of a tunnel
+}
+
+const AVAILABLE: u64 = 1;
+const OVERLOAD: u64 = 2;
+
+/// All real servers.
+#[derive(Debug)]
+pub struct Arena {
+    lines: Lines,
+    capacity: usize,
+    generation: Generation,
+}
+
+impl Arena {
+    /// An arena for this many real servers.
+    pub fn new(capacity: usize, generation: Generation) -> Self {
+        Arena { lines: Lines::new(capacity * 2), capacity, generation }
+    }
+
+    /// How many records there are.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// The counting rules in force.
+    pub fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// One record. Panics beyond the end.
+    #[inline]
+    pub fn get(&self, id: RealId) -> Real<'_> {
+        Real { words: self.lines.pair(id.0 as usize * 2), generation: self.generation }
+    }
+}
+
+/// One real server's record.
+#[derive(Clone, Copy, Debug)]
+pub struct Real<'a> {
+    words: &'a [AtomicU64; 16],
+    generation: Generation,
+}
+
+/// Numbers of connections of a real server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// In an active state.
+    pub active: u32,
+    /// Active and inactive.
+    pub total: u32,
+}
+
+impl Counts {
+    /// As LVS lists them: connections in an inactive state.
+    pub fn inactive(self) -> u32 {
+        self.total.saturating_sub(self.active)
+    }
+}
+
+impl Real<'_> {
+    /// Writes a new record: no connections, not available yet. Not for one that connections refer to.
+    pub fn reset(&self, settings: &Settings) {
+        self.words[word::COUNTS].store(0, Relaxed);
+        self.words[word::TEMPLATES].store(0, Relaxed);
+        self.words[word::FLAGS].store(u64::from(PATH_NO_ROUTE) << 32, Relaxed);
+        let address = settings.endpoint.address.bits();
+        self.words[word::ADDRESS].store((address >> 64) as u64, Relaxed);
+        self.words[word::ADDRESS + 1].store(address as u64, Relaxed);
+        self.words[word::PORT].store(settings.endpoint.port.into(), Relaxed);
+        let weight = u64::from(settings.weight as u32);
+        self.words[word::WEIGHT].store(weight << 32 | weight, Relaxed);
+        self.words[word::THRESHOLDS].store(0, Relaxed);
+        self.set(settings);
+    }
+
+    /// Applies an operator's settings to a record in use. The endpoint is its key and does not change.
+    pub fn set(&self, settings: &Settings) {
+        let new = u64::from(settings.weight as u32);
+        self.update(word::WEIGHT, |old| if new == 0 { old & !0xffff_ffff } else { new << 32 | new });
+        self.update(word::PORT, |old| old & !0x00ff_0000 | u64::from(settings.method as u8) << 16);
+        let thresholds = u64::from(settings.upper) << 32 | u64::from(settings.lower);
+        if self.words[word::THRESHOLDS].swap(thresholds, Relaxed) != thresholds {
+            self.thresholds_changed();
+        }
+    }
+
+    /// The last weight is also set to 0 by adding a server with weight 0 (unlike by editing one).
+    pub fn set_added_weight(&self, weight: i32) {
+        let weight = u64::from(weight as u32);
+        self.words[word::WEIGHT].store(weight << 32 | weight, Relaxed);
+    }
+
+    fn update(&self, word: usize, change: impl Fn(u64) -> u64) -> u64 {
+        // The closure always gives a value, so the update can not fail.
+        self.words[word].fetch_update(Relaxed, Relaxed, |old| Some(change(old))).unwrap_or_default()
+    }
+
+    /// Weight; 0 means quiesced.
+    #[inline]
+    pub fn weight(&self) -> i32 {
+        self.words[word::WEIGHT].load(Relaxed) as u32 as i32
+    }
+
+    /// The last weight that was not 0 (or the one that the server was added with).
+    #[inline]
+    pub fn last_weight(&self) -> i32 {
+        (self.words[word::WEIGHT].load(Relaxed) >> 32) as u32 as i32
+    }
+
+    /// Connections now.
+    #[inline]
+    pub fn counts(&self) -> Counts {
+        let word = self.words[word::COUNTS].load(Relaxed);
+        Counts { active: (word >> 32) as u32, total: word as u32 }
+    }
+
+    /// RIP and port.
+    #[inline]
+    pub fn endpoint(&self) -> Endpoint {
+        let bits = |index: usize| u128::from(self.words[index].load(Relaxed));
+        let address = Address::from_bits(bits(word::ADDRESS) << 64 | bits(word::ADDRESS + 1));
+        Endpoint::new(address, self.words[word::PORT].load(Relaxed) as u16)
+    }
+
+    /// Forwarding method for new connections.
+    #[inline]
+    pub fn method(&self) -> Method {
+        Method::from_bits((self.words[word::PORT].load(Relaxed) >> 16) as u8).unwrap_or(Method::Dr)
+    }
+
+    /// Upper and lower threshold as set.
+    pub fn thresholds(&self) -> (u32, u32) {
+        let word = self.words[word::THRESHOLDS].load(Relaxed);
+        ((word >> 32) as u32, word as u32)
+    }
+
+    /// Is it in its service's list (and not removed)?
+    #[inline]
+    pub fn is_available(&self) -> bool {
+        self.words[word::FLAGS].load(Relaxed) & AVAILABLE != 0
+    }
+
+    /// It joined its service's list, or left it.
+    pub fn set_available(&self, available: bool) {
+        match available {
+            true => self.words[word::FLAGS].fetch_or(AVAILABLE, Relaxed),
+            false => self.words[word::FLAGS].fetch_and(!AVAILABLE, Relaxed),
+        };
+    }
+
+    /// At its upper threshold?
+    #[inline]
+    pub fn is_overloaded(&self) -> bool {
+        self.words[word::FLAGS].load(Relaxed) & OVERLOAD != 0
+    }
+
+    /// The way to it.
+    #[inline]
+    pub fn path(&self) -> Path {
+        Path::from_bits((self.words[word::FLAGS].load(Relaxed) >> 32) as u32)
+    }
+
+    /// Sets the way to it: next hop, largest IP packet, and for tunnels the outer source address.
+    pub fn set_path(&self, path: Path, mtu: u32, source: Option<Address>) {
+        let source = source.map_or(0, Address::bits);
+        self.words[word::SOURCE].store((source >> 64) as u64, Relaxed);
+        self.words[word::SOURCE + 1].store(source as u64, Relaxed);
+        self.update(word::PORT, |old| old & 0xffff_ffff | u64::from(mtu) << 32);
+        self.update(word::FLAGS, |old| old & 0xffff_ffff | u64::from(path.to_bits()) << 32);
+    }
+
+    /// Largest IP packet on the way to it, in bytes.
+    #[inline]
+    pub fn mtu(&self) -> usize {
+        (self.words[word::PORT].load(Relaxed) >> 32) as usize
+    }
+
+    /// The director's address that tunnels to it start from.
+    #[inline]
+    pub fn source(&self) -> Option<Address> {
+        let bits = |index: usize| u128::from(self.words[index].load(Relaxed));
+        let source = bits(word::SOURCE) << 64 | bits(word::SOURCE + 1);
+        (source != 0).then_some(Address::from_bits(source))
+    }
+
+    /// A connection was made.
+    pub fn bind(&self) {
+        let total = self.words[word::COUNTS].fetch_add(1, Relaxed) as u32 + 1;
+        let (upper, low) = self.stored_thresholds();
+        match self.generation {
+            Generation::New if total == upper => self.set_overload(total >= low),
+            Generation::New => {}
+            Generation::Old if upper != 0 && total >= upper => self.set_overload(true),
+            Generation::Old => {}
+        }
+    }
+
+    /// A connection ended; `active` says in which kind of state it was.
+    pub fn unbind(&self, active: bool) {
+        let one = if active { 1 << 32 | 1 } else { 1 };
+        let before = self.words[word::COUNTS].fetch_sub(one, Relaxed) as u32;
+        let (upper, low) = self.stored_thresholds();
+        match self.generation {
+            Generation::New if before == low => self.set_overload(upper != 0 && before > upper),
+            Generation::New => {}
+            Generation::Old => self.judge_old(before.wrapping_sub(1)),
+        }
+    }
+
+    /// A connection changed between active and inactive.
+    pub fn set_active(&self, active: bool) {
+        match active {
+            true => self.words[word::COUNTS].fetch_add(1 << 32, Relaxed),
+            false => self.words[word::COUNTS].fetch_sub(1 << 32, Relaxed),
+        };
+    }
+
+    /// Persistence templates that lead to it.
+    pub fn templates(&self) -> u32 {
+        self.words[word::TEMPLATES].load(Relaxed) as u32
+    }
+
+    /// Upper threshold, and the lower one in force: three quarters of the upper one when none is set.
+    fn stored_thresholds(&self) -> (u32, u32) {
+        let (upper, lower) = self.thresholds();
+        (upper, if lower == 0 { upper - (upper >> 2) } else { lower })
+    }
+
+    fn set_overload(&self, overload: bool) {
+        match overload {
+            true => self.words[word::FLAGS].fetch_or(OVERLOAD, Relaxed),
+            false => self.words[word::FLAGS].fetch_and(!OVERLOAD, Relaxed),
+        };
+    }
+
+    fn judge_old(&self, total: u32) {
+        let (upper, lower) = self.thresholds();
+        let clear = match (upper, lower) {
+            (_, 1..) => total < lower,
+            (1.., 0) => u64::from(total) * 4 < u64::from(upper) * 3,
+            (0, 0) => true,
+        };
+        if clear {
+            self.set_overload(false);
+        }
+    }
+
+    fn thresholds_changed(&self) {
+        let (upper, low) = self.stored_thresholds();
+        let total = self.counts().total;
+        if upper == 0 || total < low {
+            self.set_overload(false);
+        } else if total >= upper {
+            self.set_overload(true);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(upper: u32, lower: u32) -> Settings {
+        let endpoint = Endpoint::new(Address::v4([10, 0, 0, 1]), 80);
+        Settings { endpoint, method: Method::Nat, weight: 1, upper, lower }
+    }
+
+    fn overload_after(generation: Generation, upper: u32, lower: u32, steps: &[i32]) -> Vec<bool> {
+        let arena = Arena::new(1, generation);
+        let real = arena.get(RealId(0));
+        real.reset(&settings(upper, lower));
+        let step = |&step: &i32| {
+            for _ in 0..step.abs() {
+                if step > 0 { real.bind() } else { real.unbind(false) }
+            }
+            real.is_overloaded()
+        };
+        steps.iter().map(step).collect()
+    }
+
+    /// IPVS-REFERENCE 1.4: with an upper threshold of 4 the door closes at 4 and opens again at 2.
+    #[test]
+    fn thresholds_close_and_open_at_the_exact_crossing() {
+        assert_eq!(
+            overload_after(Generation::New, 4, 0, &[3, 1, 1, -1, -1, -1]),
+            [false, true, true, true, true, false]
+        );
+        assert_eq!(overload_after(Generation::New, 1, 0, &[1, -1, 1]), [true, false, true]);
+        assert_eq!(overload_after(Generation::New, 0, 0, &[100, -100]), [false, false]);
+        assert_eq!(overload_after(Generation::New, 10, 2, &[10, -8, -1]), [true, true, false]);
+    }
+
+    /// Kernels before 2026 opened the door below three quarters, judged at every change.
+    #[test]
+    fn the_old_generation_judges_by_three_quarters() {
+        assert_eq!(overload_after(Generation::Old, 4, 0, &[3, 1, -1, -1]), [false, true, true, false]);
+        assert_eq!(overload_after(Generation::Old, 5, 0, &[5, -1, -1]), [true, true, false]);
+    }
+
+    /// Editing a weight to 0 remembers the last one (maglev needs it); adding with 0 does not.
+    #[test]
+    fn the_last_weight_survives_quiescing() {
+        let arena = Arena::new(2, Generation::New);
+        let real = arena.get(RealId(1));
+        real.reset(&Settings { weight: 7, ..settings(0, 0) });
+        real.set(&Settings { weight: 0, ..settings(0, 0) });
+        assert_eq!((real.weight(), real.last_weight()), (0, 7));
+        real.set_added_weight(0);
+        assert_eq!((real.weight(), real.last_weight()), (0, 0));
+    }
+
+    /// Path, MTU and tunnel source share words with method and flags: none may disturb another.
+    #[test]
+    fn settings_and_path_do_not_disturb_each_other() {
+        let arena = Arena::new(1, Generation::New);
+        let real = arena.get(RealId(0));
+        real.reset(&settings(0, 0));
+        assert_eq!(real.path(), Path::NoRoute);
+        real.set_available(true);
+        let source = Address::from_bits(0x2001_0db8 << 96 | 1);
+        real.set_path(Path::Hop(HopId(9)), 9000, Some(source));
+        real.set(&Settings { method: Method::Tun, weight: 3, ..settings(5, 1) });
+        assert_eq!((real.path(), real.mtu(), real.source()), (Path::Hop(HopId(9)), 9000, Some(source)));
+        assert_eq!((real.method(), real.weight(), real.endpoint().port), (Method::Tun, 3, 80));
+        assert!(real.is_available());
+        real.set_path(Path::Local, 1500, None);
+        assert_eq!((real.path(), real.source(), real.method()), (Path::Local, None, Method::Tun));
+    }
+}

@@ -1,0 +1,170 @@
+//! The built-in schedulers, one a file, each with its rule on top.
+//!
+//! They implement the same trait as plugins do (`xvs_sdk::Scheduler`); [`Builtin`] makes one of them out of a name.
+//! It is an enum and not a trait object, so that a pick costs no indirect call.
+
+pub mod lc;
+pub mod rr;
+pub mod wlc;
+pub mod wrr;
+
+use xvs_sdk::{Change, Reals, Request, Scheduler};
+
+macro_rules! builtins {
+    ($($variant:ident($name:literal) = $type:ty;)+) => {
+        /// A built-in scheduler with its state.
+        #[derive(Clone, Debug)]
+        pub enum Builtin {
+            $(#[doc = concat!("`", $name, "`")] $variant($type),)+
+        }
+
+        impl Builtin {
+            /// Names of all built-in schedulers.
+            pub const NAMES: &'static [&'static str] = &[$($name,)+];
+
+            /// A fresh scheduler of this name.
+            pub fn from_name(name: &str) -> Option<Self> {
+                match name {
+                    $($name => Some(Builtin::$variant(Default::default())),)+
+                    _ => None,
+                }
+            }
+
+            /// Its name.
+            pub fn name(&self) -> &'static str {
+                match self { $(Builtin::$variant(_) => $name,)+ }
+            }
+        }
+
+        impl Scheduler for Builtin {
+            fn reals_changed<R: Reals + ?Sized>(&mut self, reals: &R, change: Change) {
+                match self { $(Builtin::$variant(scheduler) => scheduler.reals_changed(reals, change),)+ }
+            }
+
+            fn pick<R: Reals + ?Sized>(&mut self, request: &Request, reals: &R) -> Option<usize> {
+                match self { $(Builtin::$variant(scheduler) => scheduler.pick(request, reals),)+ }
+            }
+        }
+    };
+}
+
+builtins! {
+    RoundRobin("rr") = rr::RoundRobin;
+    WeightedRoundRobin("wrr") = wrr::WeightedRoundRobin;
+    LeastConnection("lc") = lc::LeastConnection;
+    WeightedLeastConnection("wlc") = wlc::WeightedLeastConnection;
+}
+
+/// Where a cursor points after a change of the list: it follows its server, and steps back when that one is removed.
+fn follow(cursor: Option<usize>, change: Change) -> Option<usize> {
+    match (cursor, change) {
+        (_, Change::All) => None,
+        (Some(cursor), Change::Added(index)) if index <= cursor => Some(cursor + 1),
+        (Some(cursor), Change::Removed(index)) if index <= cursor => cursor.checked_sub(1),
+        (cursor, _) => cursor,
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A real server by name, as the reference's vectors tell of them.
+    #[derive(Clone, Debug)]
+    pub(crate) struct Named {
+        name: &'static str,
+        weight: i32,
+        active: u32,
+        total: u32,
+        overloaded: bool,
+    }
+
+    /// Real servers in the director's order.
+    #[derive(Default)]
+    pub(crate) struct List(Vec<Named>);
+
+    impl Reals for List {
+        fn len(&self) -> usize {
+            self.0.len()
+        }
+        fn weight(&self, index: usize) -> i32 {
+            self.0[index].weight
+        }
+        fn active(&self, index: usize) -> u32 {
+            self.0[index].active
+        }
+        fn total(&self, index: usize) -> u32 {
+            self.0[index].total
+        }
+        fn is_overloaded(&self, index: usize) -> bool {
+            self.0[index].overloaded
+        }
+    }
+
+    /// A scheduler and its servers; every pick opens a connection that never closes.
+    pub(crate) struct Bench<S> {
+        scheduler: S,
+        reals: List,
+        pub(crate) udp: bool,
+    }
+
+    impl<S: Scheduler> Bench<S> {
+        pub(crate) fn new(scheduler: S, servers: &[(&'static str, i32)]) -> Self {
+            let mut bench = Bench { scheduler, reals: List::default(), udp: false };
+            bench.scheduler.reals_changed(&bench.reals, Change::All);
+            for &(name, weight) in servers {
+                bench.add(name, weight);
+            }
+            bench
+        }
+
+        fn index(&self, name: &str) -> usize {
+            self.reals.0.iter().position(|real| real.name == name).unwrap()
+        }
+
+        pub(crate) fn add(&mut self, name: &'static str, weight: i32) {
+            self.reals.0.insert(0, Named { name, weight, active: 0, total: 0, overloaded: false });
+            self.scheduler.reals_changed(&self.reals, Change::Added(0));
+        }
+
+        pub(crate) fn remove(&mut self, name: &str) {
+            let index = self.index(name);
+            self.reals.0.remove(index);
+            self.scheduler.reals_changed(&self.reals, Change::Removed(index));
+        }
+
+        pub(crate) fn edit(&mut self, name: &str, weight: i32) {
+            let index = self.index(name);
+            self.reals.0[index].weight = weight;
+            self.scheduler.reals_changed(&self.reals, Change::Edited(index));
+        }
+
+        pub(crate) fn overload(&mut self, name: &str, overloaded: bool) {
+            let index = self.index(name);
+            self.reals.0[index].overloaded = overloaded;
+        }
+    }
+
+    /// The names of the next picks; `-` where there was none.
+    pub(crate) fn picks<S: Scheduler>(bench: &mut Bench<S>, count: usize) -> String {
+        let pick = |_| match bench.scheduler.pick(&Request::default(), &bench.reals) {
+            None => "-",
+            Some(index) => {
+                let real = &mut bench.reals.0[index];
+                real.total += 1;
+                real.active += u32::from(!bench.udp);
+                real.name
+            }
+        };
+        (0..count).map(pick).collect()
+    }
+
+    /// Every built-in must be reachable by the name it says it has.
+    #[test]
+    fn names_lead_to_their_schedulers() {
+        for name in Builtin::NAMES {
+            assert_eq!(Builtin::from_name(name).map(|builtin| builtin.name()), Some(*name));
+        }
+        assert!(Builtin::from_name("none").is_none());
+    }
+}

@@ -1,0 +1,68 @@
+//! `wlc`: the server with the least load in proportion to its weight. LVS's default.
+//!
+//! Load is [`Reals::overhead`]. A later server in the list must be strictly better, so the newest wins among equals;
+//! with no connections at all every server is equal, and the newest usable one gets the first connection whatever its
+//! weight.
+
+use xvs_sdk::{Reals, Request, Scheduler};
+
+/// `wlc` has no state.
+#[derive(Clone, Debug, Default)]
+pub struct WeightedLeastConnection;
+
+impl Scheduler for WeightedLeastConnection {
+    fn pick<R: Reals + ?Sized>(&mut self, _request: &Request, reals: &R) -> Option<usize> {
+        let mut least = (0..reals.len()).find(|&index| reals.is_usable(index))?;
+        let mut load = load_of(reals, least);
+        for index in least + 1..reals.len() {
+            if reals.is_overloaded(index) {
+                continue;
+            }
+            let other = load_of(reals, index);
+            // overhead / weight, compared without dividing; a weight of 0 makes the left side 0, which never wins.
+            if load.0 * other.1 > other.0 * load.1 {
+                (least, load) = (index, other);
+            }
+        }
+        Some(least)
+    }
+}
+
+/// Overhead and weight.
+fn load_of<R: Reals + ?Sized>(reals: &R, index: usize) -> (i128, i128) {
+    (reals.overhead(index).into(), reals.weight(index).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{Bench, picks};
+    use super::*;
+
+    fn bench(weights: [i32; 3]) -> Bench<WeightedLeastConnection> {
+        let [a, b, c] = weights;
+        Bench::new(WeightedLeastConnection, &[("A", a), ("B", b), ("C", c)])
+    }
+
+    /// IPVS-REFERENCE 2.4 [V]: nothing closes, TCP and UDP alike.
+    #[test]
+    fn shares_follow_the_weights() {
+        for udp in [false, true] {
+            let mut first = bench([1, 2, 3]);
+            first.udp = udp;
+            assert_eq!(picks(&mut first, 12), "CBACBC".repeat(2));
+            let mut second = bench([1, 3, 3]);
+            second.udp = udp;
+            assert_eq!(picks(&mut second, 14), "CBACBCB".repeat(2));
+        }
+    }
+
+    /// IPVS-REFERENCE 2.4 [T]: a server of weight 0 never wins, even an idle one against loaded ones.
+    #[test]
+    fn a_quiesced_server_never_wins() {
+        let mut bench = bench([1, 0, 1]);
+        assert_eq!(picks(&mut bench, 6), "CACACA");
+        bench.edit("C", 0);
+        bench.edit("A", 0);
+        assert_eq!(picks(&mut bench, 1), "-");
+    }
+}

@@ -1,0 +1,152 @@
+//! `wrr`: round robin in proportion to the weights.
+//!
+//! With G the greatest common divisor of all weights above 0 and M the largest, a level goes down from M - (G - 1) in
+//! steps of G; at each level the cursor walks the list once and serves the servers whose weight reaches the level.
+//!
+//! Two habits of the kernel that a textbook version does not have, and that are kept: a fresh service starts with one
+//! pass at level 1 over all servers; and every change of the list, even one that changes nothing, sends the cursor
+//! back to the head but keeps the level (rounded down to the new grid).
+
+use xvs_sdk::{Change, Reals, Request, Scheduler};
+
+/// State of `wrr`.
+#[derive(Clone, Debug)]
+pub struct WeightedRoundRobin {
+    /// The server that was served last; `None` stands before the head of the list.
+    cursor: Option<usize>,
+    /// The level now.
+    level: i64,
+    /// The highest level; 0 if no server has a weight above 0.
+    top: i64,
+    /// The step between levels.
+    step: i64,
+}
+
+impl Default for WeightedRoundRobin {
+    fn default() -> Self {
+        WeightedRoundRobin { cursor: None, level: 0, top: 0, step: 1 }
+    }
+}
+
+impl WeightedRoundRobin {
+    fn measure<R: Reals + ?Sized>(&mut self, reals: &R) {
+        let weights = || (0..reals.len()).map(|index| i64::from(reals.weight(index))).filter(|&weight| weight > 0);
+        let divisor = weights().fold(0, gcd);
+        self.step = if divisor == 0 { 1 } else { divisor };
+        self.top = weights().max().map_or(0, |largest| largest - (self.step - 1));
+        self.cursor = None;
+    }
+}
+
+fn gcd(a: i64, b: i64) -> i64 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+impl Scheduler for WeightedRoundRobin {
+    fn reals_changed<R: Reals + ?Sized>(&mut self, reals: &R, change: Change) {
+        self.measure(reals);
+        if change == Change::All || self.level > self.top || self.level == 0 {
+            self.level = self.top;
+        } else if self.step > 1 {
+            self.level = self.level / self.step * self.step + 1;
+        }
+    }
+
+    fn pick<R: Reals + ?Sized>(&mut self, _request: &Request, reals: &R) -> Option<usize> {
+        if self.top == 0 {
+            return None;
+        }
+        let start = self.cursor;
+        let mut at = self.cursor;
+        let mut stop = None;
+        let (mut last_pass, mut restarted) = (false, false);
+        loop {
+            for index in at.map_or(0, |cursor| cursor + 1)..reals.len() {
+                if !reals.is_overloaded(index) && i64::from(reals.weight(index)) >= self.level {
+                    self.cursor = Some(index);
+                    return Some(index);
+                }
+                if stop == Some(index) {
+                    self.cursor = Some(index);
+                    return None;
+                }
+            }
+            self.level -= self.step;
+            if self.level <= 0 {
+                self.level = self.top;
+                if last_pass || start.is_none() {
+                    self.cursor = None;
+                    return None;
+                }
+                restarted = true;
+            }
+            last_pass = self.level <= self.step;
+            if last_pass && restarted {
+                stop = start;
+            }
+            at = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{Bench, picks};
+    use super::*;
+
+    fn bench(weights: [i32; 3]) -> Bench<WeightedRoundRobin> {
+        let [a, b, c] = weights;
+        Bench::new(WeightedRoundRobin::default(), &[("A", a), ("B", b), ("C", c)])
+    }
+
+    /// IPVS-REFERENCE 2.2 [V]: a fresh service starts with a pass over all servers, then goes down from the top.
+    #[test]
+    fn a_fresh_service_starts_at_level_one() {
+        assert_eq!(picks(&mut bench([4, 3, 2]), 18), "CBAABACBA".repeat(2));
+        assert_eq!(picks(&mut bench([10, 20, 30]), 12), "CBACCB".repeat(2));
+        let mut two = Bench::new(WeightedRoundRobin::default(), &[("A", 4), ("B", 6)]);
+        assert_eq!(picks(&mut two, 10), "BABBA".repeat(2));
+    }
+
+    /// IPVS-REFERENCE 2.2 [V]: what an edit does to the sequence.
+    #[test]
+    fn an_edit_rewinds_the_cursor_and_keeps_the_level() {
+        let mut edited = bench([4, 3, 2]);
+        assert_eq!(picks(&mut edited, 3), "CBA");
+        edited.edit("A", 1);
+        assert_eq!(picks(&mut edited, 12), "CBABCB".repeat(2));
+    }
+
+    /// IPVS-REFERENCE 2.2 [V]: what an added server does to the sequence.
+    #[test]
+    fn an_added_server_joins_at_the_level() {
+        let mut added = bench([4, 3, 2]);
+        assert_eq!(picks(&mut added, 4), "CBAA");
+        added.add("D", 1);
+        assert_eq!(picks(&mut added, 20), "ABACBADCBA".repeat(2));
+    }
+
+    /// IPVS-REFERENCE 2.2 [V]: an edit that changes nothing still rewinds.
+    #[test]
+    fn an_empty_edit_rewinds_too() {
+        let mut same = bench([4, 3, 2]);
+        assert_eq!(picks(&mut same, 4), "CBAA");
+        same.edit("B", 3);
+        assert_eq!(picks(&mut same, 18), "ABACBACBA".repeat(2));
+    }
+
+    /// No usable server must end the search, at any level and cursor.
+    #[test]
+    fn none_usable_ends_the_search() {
+        let mut all = bench([4, 3, 2]);
+        assert_eq!(picks(&mut all, 5), "CBAAB");
+        for name in ["A", "B", "C"] {
+            all.overload(name, true);
+        }
+        assert_eq!(picks(&mut all, 3), "---");
+        all.overload("B", false);
+        assert_eq!(picks(&mut all, 2), "BB");
+        let mut zero = bench([0, 0, 0]);
+        assert_eq!(picks(&mut zero, 2), "--");
+    }
+}
