@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only
+ *
+ * The XDP program: decides for each frame whether a worker or the kernel gets it.
+ *
+ * A worker gets what belongs to a virtual service: (a) packets addressed to one, (b) replies of NAT real servers,
+ * (c) ICMP errors about either, (d) later fragments of either. The kernel gets everything else: ARP, neighbour
+ * discovery, ssh, echo to the VIP, other ports of the VIP, and answers to the director's own sockets.
+ *
+ * Invariants: the frame is never written to and its head is never moved, since AF_XDP users compute addresses from it;
+ * every frame is counted once; a frame goes to the socket of the queue it arrived on, because AF_XDP delivers to no
+ * other. It does not look at MAC addresses, and it keeps no state of connections.
+ */
+#include "maps.h"
+#include "parse.h"
+
+/* No helper used here is reserved to GPL programs, yet a dual licence keeps bpf_printk and friends usable for whoever
+ * debugs this, and the kernel's own list of compatible licences knows this string. */
+char LICENSE[] SEC("license") = "Dual MIT/GPL";
+
+/* Is the key, or its address with any port, in the map? */
+static __always_inline bool has_key(void *map, const struct key *key)
+{
+	if (bpf_map_lookup_elem(map, key))
+		return true;
+	struct key any_port = *key;
+	any_port.port = 0;
+	return bpf_map_lookup_elem(map, &any_port);
+}
+
+/* Does the address carry keys of this kind (ADDRESS_*) for this protocol, whatever their ports? */
+static __always_inline bool has_address(const struct key *key, __u32 kind)
+{
+	struct key any_port = *key;
+	any_port.port = 0;
+	__u32 *kinds = bpf_map_lookup_elem(&addresses, &any_port);
+	return kinds && *kinds & kind;
+}
+
+static __always_inline bool is_service(const struct key *key, bool without_ports)
+{
+	return without_ports ? has_address(key, ADDRESS_SERVICE) : has_key(&services, key);
+}
+
+static __always_inline bool is_reply(const struct key *key, bool without_ports)
+{
+	return without_ports ? has_address(key, ADDRESS_REPLY) : has_key(&replies, key);
+}
+
+static __always_inline bool is_local(const struct key *key)
+{
+	struct key address = *key;
+	address.port = 0;
+	address.protocol = 0;
+	return bpf_map_lookup_elem(&local, &address);
+}
+
+/* Only errors quote a packet. Types that merely inform, and neighbour discovery, are the kernel's. */
+static __always_inline bool is_icmp_error(__u8 protocol, __u8 type)
+{
+	if (protocol == IPPROTO_ICMP)
+		return type == ICMP_UNREACHABLE || type == ICMP_SOURCE_QUENCH || type == ICMP_TIME_EXCEEDED ||
+		       type == ICMP_PARAMETER_PROBLEM;
+	return type >= ICMPV6_FIRST_ERROR && type <= ICMPV6_LAST_ERROR;
+}
+
+/* Rule (c). `packet` is the ICMP packet, its payload the ICMP header. The quoted packet went the other way: what a
+ * client's side complains of came from the VIP, what a real server's side complains of went to the RIP. */
+static __always_inline enum outcome classify_icmp(const struct frame *frame, const struct packet *packet)
+{
+	struct icmp *icmp = at(frame, packet->payload);
+	struct packet quoted;
+
+	if (packet->later_fragment)
+		return outcome_passed_not_steered;
+	if ((void *)(icmp + 1) > frame->end || packet->room < sizeof(*icmp))
+		return outcome_passed_malformed;
+	if (!is_icmp_error(packet->source.protocol, icmp->type))
+		return outcome_passed_not_steered;
+
+	enum parsed parsed = parse_ip(frame, packet->payload + sizeof(*icmp), packet->source.family, &quoted);
+	if (parsed == DEEP)
+		return outcome_passed_deep;
+	if (parsed != PARSED)
+		return outcome_passed_malformed;
+	if (!has_ports(quoted.source.protocol))
+		return outcome_passed_not_steered;
+	if (!quoted.later_fragment && !read_ports(frame, &quoted))
+		return outcome_passed_malformed;
+
+	if (is_service(&quoted.source, quoted.later_fragment) || is_service(&quoted.destination, quoted.later_fragment))
+		return outcome_redirected_icmp;
+	if (!is_reply(&quoted.destination, quoted.later_fragment))
+		return outcome_passed_not_steered;
+	/* An error about the director's own connection to a real server, a health check say, comes home to the kernel. */
+	return is_local(&packet->destination) ? outcome_passed_local : outcome_redirected_icmp;
+}
+
+/* Rules (a), (b) and (d). */
+static __always_inline enum outcome classify_transport(const struct frame *frame, struct packet *packet)
+{
+	bool later = packet->later_fragment;
+	__u32 header = transport_header(packet->source.protocol);
+
+	if (!later) {
+		if (at(frame, packet->payload + header) > frame->end || packet->room < header || !read_ports(frame, packet))
+			return outcome_passed_malformed;
+	}
+	if (is_service(&packet->destination, later))
+		return later ? outcome_redirected_fragment : outcome_redirected_service;
+	if (!is_reply(&packet->source, later))
+		return outcome_passed_not_steered;
+	if (is_local(&packet->destination))
+		return outcome_passed_local;
+	return later ? outcome_redirected_fragment : outcome_redirected_reply;
+}
+
+static __always_inline enum outcome classify(const struct frame *frame)
+{
+	struct packet packet;
+	__u8 family;
+
+	__u32 offset = parse_link(frame, &family);
+	if (!offset)
+		return outcome_passed_not_ip;
+	enum parsed parsed = parse_ip(frame, offset, family, &packet);
+	if (parsed == DEEP)
+		return outcome_passed_deep;
+	if (parsed != PARSED)
+		return outcome_passed_malformed;
+
+	__u8 protocol = packet.source.protocol;
+	if (protocol == (family == FAMILY_IPV4 ? IPPROTO_ICMP : IPPROTO_ICMPV6))
+		return classify_icmp(frame, &packet);
+	if (!has_ports(protocol))
+		return outcome_passed_not_steered;
+	return classify_transport(frame, &packet);
+}
+
+static __always_inline void count(enum outcome outcome, __u64 bytes)
+{
+	__u32 zero = 0;
+	struct counters *row = bpf_map_lookup_elem(&counters, &zero);
+
+	if (!row || outcome >= outcome_count)
+		return;
+	row->of[outcome].packets += 1;
+	row->of[outcome].bytes += bytes;
+}
+
+SEC("xdp")
+int xvs_redirect(struct xdp_md *ctx)
+{
+	struct frame frame = { .ctx = ctx, .data = (void *)(long)ctx->data, .end = (void *)(long)ctx->data_end };
+	__u64 bytes = frame.end - frame.data;
+	int action = XDP_PASS;
+
+	enum outcome outcome = classify(&frame);
+	if (outcome <= outcome_redirected_fragment) {
+		/* Without a socket in this slot the helper answers with what we hand it: no second look-up needed. */
+		__u32 absent = settings.absent == XDP_PASS ? XDP_PASS : XDP_DROP;
+		action = bpf_redirect_map(&xsks, ctx->rx_queue_index, absent);
+		if (action != XDP_REDIRECT)
+			outcome = action == XDP_PASS ? outcome_no_worker_passed : outcome_no_worker_dropped;
+	}
+	count(outcome, bytes);
+	return action;
+}
