@@ -283,6 +283,9 @@ impl Engine {
     fn enter(&self, flow: &Flow, hash: FlowHash, id: RealId, service: u32, now: Now) -> Result<Conn<'_>, DropReason> {
         let real = self.shared.arena.get(id);
         let (method, endpoint) = (real.method(), real.endpoint());
+        if method != Method::Tun && endpoint.address.family() != flow.family() {
+            return Err(DropReason::Method);
+        }
         let port = if endpoint.port == 0 { flow.dst.port } else { endpoint.port };
         let reply_path = if method == Method::Nat { self.path_to_client(flow) } else { Path::NoRoute };
         let new = NewConn {
@@ -339,10 +342,7 @@ impl Engine {
         }
         let method = conn.status().flags.method();
         let server = real.endpoint().address;
-        let room = match method {
-            Method::Tun => real.mtu().saturating_sub(tun::overhead(server.family())),
-            Method::Nat | Method::Dr => real.mtu(),
-        };
+        let room = room_to(&real, method);
         if headers.ip_len() > room {
             return self.too_big(packet, headers, room, now);
         }
@@ -378,8 +378,7 @@ impl Engine {
             return self.refuse(packet, headers, Refusal::TimeExceeded, DropReason::TtlExceeded, now);
         }
         let hop = hop_of(conn.reply_path())?;
-        let interface = self.shared.hops.get(hop).interface;
-        let room = self.snapshot.interface(interface).ok_or(DropReason::NoRoute)?.mtu as usize;
+        let room = self.room_through(hop)?;
         if headers.ip_len() > room {
             return self.too_big(packet, headers, room, now);
         }
@@ -445,6 +444,9 @@ impl Engine {
         let (mut l3, mut family) = (headers.l3, headers.family);
         let hop = if side == Side::Out {
             let hop = hop_of(conn.reply_path())?;
+            if headers.ip_len() > self.room_through(hop)? {
+                return Err(DropReason::NeedsFragmentation);
+            }
             decrement_ttl(packet.bytes_mut(), &headers);
             self.counters.real_out(conn.real(), headers.ip_len());
             quote.translate(packet.bytes_mut(), &mut headers, End::Source, conn.virtual_endpoint());
@@ -453,9 +455,13 @@ impl Engine {
             let real = self.shared.arena.get(conn.real());
             let hop = hop_of(real.path())?;
             let server = real.endpoint().address;
+            let method = conn.status().flags.method();
+            if headers.ip_len() > room_to(&real, method) {
+                return Err(DropReason::NeedsFragmentation);
+            }
             decrement_ttl(packet.bytes_mut(), &headers);
             self.counters.real_in(conn.real(), headers.ip_len());
-            match conn.status().flags.method() {
+            match method {
                 Method::Nat => quote.translate(packet.bytes_mut(), &mut headers, End::Destination, conn.server()),
                 Method::Dr => {}
                 Method::Tun => {
@@ -468,6 +474,13 @@ impl Engine {
         };
         self.counters.related.add(1);
         self.leave(packet, l3, family, &tags, hop)
+    }
+
+    /// The largest IP packet that leaves by a hop's interface.
+    #[inline]
+    fn room_through(&self, hop: HopId) -> Result<usize, DropReason> {
+        let interface = self.shared.hops.get(hop).interface;
+        Ok(self.snapshot.interface(interface).ok_or(DropReason::NoRoute)?.mtu as usize)
     }
 
     /// The packet does not fit: tells its sender if it must not be fragmented.
@@ -567,6 +580,15 @@ fn hop_of(path: Path) -> Result<HopId, DropReason> {
         Path::NoRoute => Err(DropReason::NoRoute),
         Path::NotServed => Err(DropReason::NotServed),
         Path::Local => Err(DropReason::LocalServer),
+    }
+}
+
+/// The largest IP packet of a client that reaches a real server by this method.
+#[inline]
+fn room_to(real: &Real<'_>, method: Method) -> usize {
+    match method {
+        Method::Tun => real.mtu().saturating_sub(tun::overhead(real.endpoint().address.family())),
+        Method::Nat | Method::Dr => real.mtu(),
     }
 }
 

@@ -4,8 +4,9 @@
 //! generation, and holds state and flags, so that every change is one compare-and-swap that fails if the entry was
 //! given to another connection meanwhile.
 //!
-//! Invariant: the key words (addresses, ports, real server) do not change while a generation lives. A reader checks the
-//! generation before and after it reads them ([`Conn::read`]).
+//! Invariant: the key words (addresses, ports, real server) do not change while a generation lives. A reader takes a
+//! copy of them and checks the generation before and after ([`Conn::load`]), so that what it holds is one connection
+//! for good, even if the entry is given to another one a moment later.
 
 use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release, fence};
 
@@ -83,22 +84,32 @@ const KEY4: usize = 3;
 /// The same for IPv6, which fill a line.
 const KEY6: usize = WORDS;
 
-/// An entry, as found in a generation.
+/// An entry, as found in a generation: its key is a copy, its state and timer are the entry's own.
 #[derive(Clone, Copy, Debug)]
 pub struct Conn<'t> {
     id: ConnId,
     family: Family,
     words: &'t [AtomicU64],
     control: u64,
+    key: [u64; KEY6],
+    reply: u64,
 }
 
 impl<'t> Conn<'t> {
-    /// The entry as it is now, alive or not.
+    /// The entry as it is now, alive or not; one that changes hands at this very moment reads as dead.
     #[inline]
     pub(super) fn load(id: ConnId, words: &'t [AtomicU64]) -> Self {
-        let family = if words.len() == WORDS { Family::Inet } else { Family::Inet6 };
-        let mut conn = Conn { id, family, words, control: 0 };
-        conn.control = conn.tail(tail::CONTROL).load(Acquire);
+        let (family, length) = if words.len() == WORDS { (Family::Inet, KEY4) } else { (Family::Inet6, KEY6) };
+        let mut conn = Conn { id, family, words, control: 0, key: [0; KEY6], reply: 0 };
+        let before = conn.tail(tail::CONTROL).load(Acquire);
+        for (copy, word) in conn.key[..length].iter_mut().zip(words) {
+            *copy = word.load(Relaxed);
+        }
+        conn.reply = conn.tail(tail::REPLY).load(Relaxed);
+        fence(Acquire);
+        let after = conn.tail(tail::CONTROL).load(Relaxed);
+        let is_one = before >> GENERATION_SHIFT == after >> GENERATION_SHIFT && before & LIVE == after & LIVE;
+        conn.control = if is_one { after } else { after & !LIVE };
         conn
     }
 
@@ -109,7 +120,7 @@ impl<'t> Conn<'t> {
 
     #[inline]
     fn word(&self, index: usize) -> u64 {
-        self.words[index].load(Relaxed)
+        self.key[index]
     }
 
     /// Its number.
@@ -129,24 +140,12 @@ impl<'t> Conn<'t> {
         self.control & LIVE != 0
     }
 
-    /// What `read` makes of the key words, if the entry was one and the same connection all the while.
-    #[inline]
-    pub(super) fn read<T>(&self, read: impl FnOnce(&Self) -> T) -> Option<T> {
-        let value = read(self);
-        fence(Acquire);
-        let after = self.tail(tail::CONTROL).load(Relaxed);
-        (self.is_live() && after >> GENERATION_SHIFT == self.control >> GENERATION_SHIFT && after & LIVE != 0)
-            .then_some(value)
-    }
-
     /// Does a packet of this flow belong here, and which way does it go?
     #[inline]
     pub(super) fn side_of(&self, flow: &Flow) -> Option<Side> {
-        self.read(|conn| conn.matches(flow)).flatten()
-    }
-
-    #[inline]
-    fn matches(&self, flow: &Flow) -> Option<Side> {
+        if !self.is_live() {
+            return None;
+        }
         let flags = Flags((self.control >> FLAGS_SHIFT) as u16);
         let ports = self.word(if self.family == Family::Inet { 1 } else { 6 });
         let as_inbound =
@@ -308,19 +307,19 @@ impl<'t> Conn<'t> {
     /// The way of the answers to the client.
     #[inline]
     pub fn reply_path(&self) -> Path {
-        Path::from_bits(self.tail(tail::REPLY).load(Relaxed) as u32)
+        Path::from_bits(self.reply as u32)
     }
 
-    /// Sets the way of the answers.
+    /// Sets the way of the answers, unless it is not what this reader saw: the entry may be another connection's now.
     pub fn set_reply_path(&self, path: Path) {
-        let service = self.tail(tail::REPLY).load(Relaxed) & !0xffff_ffff;
-        self.tail(tail::REPLY).store(service | u64::from(path.bits()), Relaxed);
+        let new = self.reply & !0xffff_ffff | u64::from(path.bits());
+        let _ = self.tail(tail::REPLY).compare_exchange(self.reply, new, Relaxed, Relaxed);
     }
 
     /// The number of the service that scheduled it.
     #[inline]
     pub fn service(&self) -> u32 {
-        (self.tail(tail::REPLY).load(Relaxed) >> 32) as u32
+        (self.reply >> 32) as u32
     }
 
     /// Has the client of a TCP connection not yet finished the handshake?
@@ -342,39 +341,46 @@ impl<'t> Conn<'t> {
         }
     }
 
-    /// Writes a new connection into a dead entry and brings it to life. The entry must be the caller's alone.
-    pub(super) fn begin(mut self, new: &NewConn, now: Now) -> Self {
-        // The keys below must not be seen by a reader that still believes in the generation before.
-        fence(Release);
-        let store = |index: usize, value: u64| self.words[index].store(value, Relaxed);
-        let (client, vip) = (new.flow.src, new.flow.dst);
+    /// Writes a new connection into a dead entry. The entry must be the caller's alone; nobody sees the connection
+    /// before it is brought to [`life`](Conn::publish).
+    pub(super) fn prepare(mut self, new: &NewConn, now: Now) -> Self {
+        let (client, vip, server) = (new.flow.src, new.flow.dst, new.server);
         let ports = u64::from(client.port) << 48
             | u64::from(vip.port) << 32
-            | u64::from(new.server.port) << 16
+            | u64::from(server.port) << 16
             | u64::from(new.flow.protocol.0) << 8;
-        match self.family {
+        let halves = |address: Address| [(address.bits() >> 64) as u64, address.bits() as u64];
+        let length = match self.family {
             Family::Inet => {
-                store(0, u64::from(client.address.low32()) << 32 | u64::from(vip.address.low32()));
-                store(1, ports);
-                store(2, u64::from(new.server.address.low32()) << 32 | u64::from(new.real.0));
+                self.key[0] = u64::from(client.address.low32()) << 32 | u64::from(vip.address.low32());
+                self.key[1] = ports;
+                self.key[2] = u64::from(server.address.low32()) << 32 | u64::from(new.real.0);
+                KEY4
             }
             Family::Inet6 => {
-                for (index, address) in [(0, client.address), (2, vip.address), (4, new.server.address)] {
-                    store(index, (address.bits() >> 64) as u64);
-                    store(index + 1, address.bits() as u64);
-                }
-                store(6, ports);
-                store(7, new.real.0.into());
+                let [[a, b], [c, d], [e, f]] = [client.address, vip.address, server.address].map(halves);
+                self.key = [a, b, c, d, e, f, ports, new.real.0.into()];
+                KEY6
             }
+        };
+        self.reply = u64::from(new.service) << 32 | u64::from(new.reply_path.bits());
+        // The words below must not be seen by a reader that still believes in the generation before.
+        fence(Release);
+        for (word, value) in self.words.iter().zip(&self.key[..length]) {
+            word.store(*value, Relaxed);
         }
         self.tail(tail::TIME).store(now.millis() << TIMEOUT_BITS | u64::from(new.timeout_s).min(TIMEOUT_MASK), Relaxed);
-        self.tail(tail::REPLY).store(u64::from(new.service) << 32 | u64::from(new.reply_path.bits()), Relaxed);
+        self.tail(tail::REPLY).store(self.reply, Relaxed);
         self.control = self.control >> GENERATION_SHIFT << GENERATION_SHIFT
             | LIVE
             | u64::from(new.status.flags.0) << FLAGS_SHIFT
             | u64::from(new.status.state);
-        self.tail(tail::CONTROL).store(self.control, Release);
         self
+    }
+
+    /// Brings a prepared connection to life.
+    pub(super) fn publish(&self) {
+        self.tail(tail::CONTROL).store(self.control, Release);
     }
 
     /// The entry behind this one in the list of free ones.

@@ -203,15 +203,17 @@ impl Table {
             self.live.fetch_sub(1, Relaxed);
             return Err(Full);
         };
-        let mut conn = entry.begin(new, now);
-        let placed = self.index.insert(hash, conn.id().0)
-            && conn.reply_flow().is_none_or(|reply| self.index.insert(self.hash(&reply), conn.id().0));
-        if placed {
-            return Ok(conn);
+        let conn = entry.prepare(new, now);
+        // Into the index first, alive second: a sweep or an eviction that met a live entry which is not yet in the
+        // index would free it, and the index would keep its key for good.
+        if self.index.insert(hash, conn.id().0) {
+            if conn.reply_flow().is_none_or(|reply| self.index.insert(self.hash(&reply), conn.id().0)) {
+                conn.publish();
+                return Ok(conn);
+            }
+            self.index.remove(hash, conn.id().0);
         }
-        if conn.end() {
-            self.bury(&conn);
-        }
+        self.free(&conn);
         Err(Full)
     }
 
@@ -225,33 +227,39 @@ impl Table {
         ended
     }
 
-    /// Takes an ended entry from the index and gives it back. Its words still hold what it was.
+    /// Takes an ended entry from the index and gives it back.
     fn bury(&self, conn: &Conn<'_>) {
         self.index.remove(self.hash(&conn.flow()), conn.id().0);
         if let Some(reply) = conn.reply_flow() {
             self.index.remove(self.hash(&reply), conn.id().0);
         }
-        self.live.fetch_sub(1, Relaxed);
-        self.slab(conn.id()).give_back(conn);
+        self.free(conn);
     }
 
-    /// Ends the half-open connection that was quiet for longest, of a few that it looks at, to make room. Established
-    /// ones never give way to new ones. The caller settles the counts.
+    fn free(&self, conn: &Conn<'_>) {
+        // In this order, so that whoever is let in by the count finds a free entry.
+        self.slab(conn.id()).give_back(conn);
+        self.live.fetch_sub(1, Relaxed);
+    }
+
+    /// Ends the half-open connection that was quiet for longest, of a few that it looks at, to make room; one of the
+    /// other family if this one has none, because both share the capacity. Established ones never give way to new
+    /// ones. The caller settles the counts.
     pub fn evict(&self, family: Family, ended: impl FnOnce(&Conn<'_>)) -> bool {
-        let slab = if family == Family::Inet { &self.v4 } else { &self.v6 };
-        let used = slab.used.load(Relaxed);
-        if used == 0 {
-            return false;
-        }
-        let start = self.rover.fetch_add(EVICT_PROBE, Relaxed);
-        let candidates = (0..EVICT_PROBE.min(used)).map(|step| slab.entry(start.wrapping_add(step) % used));
-        let oldest = candidates.filter(|conn| conn.is_live() && conn.is_half_open()).min_by_key(Conn::last_seen);
-        let Some(mut conn) = oldest else { return false };
+        let slabs = if family == Family::Inet { [&self.v4, &self.v6] } else { [&self.v6, &self.v4] };
+        let Some(mut conn) = slabs.into_iter().find_map(|slab| self.oldest_half_open(slab)) else { return false };
         let won = self.remove(&mut conn);
         if won {
             ended(&conn);
         }
         won
+    }
+
+    fn oldest_half_open<'t>(&self, slab: &'t Slab) -> Option<Conn<'t>> {
+        let used = slab.used.load(Relaxed);
+        let start = self.rover.fetch_add(EVICT_PROBE, Relaxed);
+        let candidates = (0..EVICT_PROBE.min(used)).map(|step| slab.entry(start.wrapping_add(step) % used));
+        candidates.filter(|conn| conn.is_live() && conn.is_half_open()).min_by_key(Conn::last_seen)
     }
 
     /// The connection of this number, if it lives.

@@ -1,0 +1,3 @@
+//! The control side: a person's or a program's wishes, checked and carried out.
+pub mod client;
+pub mod protocol;
