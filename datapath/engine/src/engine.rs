@@ -142,6 +142,12 @@ impl Engine {
         &self.snapshot
     }
 
+    /// Did a packet need a MAC that is not known, since the last call?
+    #[inline]
+    pub fn take_pending(&self) -> bool {
+        self.shared.hops.take_pending()
+    }
+
     /// What this worker counts.
     pub fn counters(&self) -> &Counters {
         &self.counters

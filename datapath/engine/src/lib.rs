@@ -42,6 +42,7 @@ pub mod conn;
 pub mod counters;
 pub mod drop;
 pub mod engine;
+pub mod explain;
 pub mod flow;
 pub mod forward;
 pub mod hop;

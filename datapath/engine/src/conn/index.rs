@@ -174,6 +174,12 @@ impl Index {
         removed
     }
 
+    /// Is there no key at all, no count of guests, no lock?
+    #[cfg(test)]
+    pub(super) fn is_clear(&self) -> bool {
+        (0..self.buckets.len()).all(|bucket| self.buckets.line(bucket).iter().all(|word| word.load(Relaxed) == 0))
+    }
+
     /// Both buckets of a key, locked in ascending order so that no two threads wait for each other.
     fn lock_both(&self, first: usize, second: usize) -> (Locked<'_>, Locked<'_>) {
         let lock = |bucket| Locked::take(self.buckets.line(bucket));

@@ -1,0 +1,131 @@
+//! The command line of `xvs`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::control::protocol::Protocol;
+
+/// A layer-4 load balancer: Linux Virtual Server's work, on AF_XDP.
+#[derive(Debug, Parser)]
+#[command(name = "xvs", version, about, long_about = None, propagate_version = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// The director's control socket [default: $XVS_SOCKET, or /run/xvs/xvs.sock].
+    #[arg(long, global = true, value_name = "PATH")]
+    pub control: Option<PathBuf>,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the director.
+    Run(Run),
+    /// Tell how the director, its interfaces and workers are.
+    Status(Output),
+    /// Tell which packets were dropped, and why.
+    Drops(Output),
+    /// Tell what would happen to a packet, and why.
+    Explain(Explain),
+    /// Check a configuration file; changes nothing and needs no director.
+    Check {
+        /// The file.
+        file: PathBuf,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make the running director's rules what a configuration file says.
+    Apply {
+        /// The file.
+        file: PathBuf,
+        /// Only tell what would change.
+        #[arg(long)]
+        dry_run: bool,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Run a capture through the engine, without root or a NIC.
+    Replay(Replay),
+}
+
+/// `xvs run`
+#[derive(Debug, Args)]
+pub struct Run {
+    /// Configuration file; SIGHUP reads it again.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Interface to serve, besides those of the configuration; may be given several times.
+    #[arg(long = "interface", short, value_name = "NAME")]
+    pub interfaces: Vec<String>,
+    /// Poll busily: lowest latency, a whole CPU for each worker.
+    #[arg(long)]
+    pub busy_poll: bool,
+    /// How to log; RUST_LOG filters as usual.
+    #[arg(long, value_enum, default_value_t = Log::Human)]
+    pub log: Log,
+}
+
+/// Form of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Log {
+    /// For people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// A listing.
+#[derive(Debug, Args)]
+pub struct Output {
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `xvs explain`
+#[derive(Debug, Args)]
+pub struct Explain {
+    /// tcp, udp or sctp.
+    #[arg(value_parser = protocol)]
+    pub protocol: Protocol,
+    /// The client, as in 198.51.100.7:40000 or [2001:db8::7]:40000.
+    #[arg(value_name = "CIP:PORT")]
+    pub client: SocketAddr,
+    /// The service.
+    #[arg(value_name = "VIP:PORT")]
+    pub virtual_address: SocketAddr,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `xvs replay`
+#[derive(Debug, Args)]
+pub struct Replay {
+    /// Configuration: services, and interfaces with `gateway_mac`.
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// The capture (pcap, Ethernet).
+    #[arg(long, value_name = "FILE")]
+    pub pcap_in: PathBuf,
+    /// Where to write what the director would send.
+    #[arg(long, value_name = "FILE")]
+    pub pcap_out: PathBuf,
+    /// Where to write a JSON line for each frame: verdict, reason, server.
+    #[arg(long, value_name = "FILE")]
+    pub verdicts: Option<PathBuf>,
+}
+
+fn protocol(text: &str) -> Result<Protocol, String> {
+    match text {
+        "tcp" => Ok(Protocol::Tcp),
+        "udp" => Ok(Protocol::Udp),
+        "sctp" => Ok(Protocol::Sctp),
+        _ => Err("it must be tcp, udp or sctp".to_owned()),
+    }
+}

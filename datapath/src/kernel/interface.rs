@@ -1,0 +1,237 @@
+//! What a network interface can do: queues, rings, driver, offloads.
+//!
+//! Invariant: every fact is the kernel's word at the time of the call; what the driver does not tell is `None` (or
+//! `false` for an offload), never a guess. Asked by the ethtool ioctl, which every kernel and driver has, and for what
+//! the driver refuses by sysfs. What it is not: it changes nothing.
+//!
+//! An offload that matters more than the others: with `rx_vlan_offload` the tag of a received frame is not in the
+//! frame, and an XDP program cannot see it. Interfaces that carry VLANs for the director need it off (`ethtool -K NAME
+//! rxvlan off`).
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{LinkAttribute, LinkMessage};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+
+use super::channel::Channel;
+use super::decode::Message;
+use super::error::Error;
+use super::link::Link;
+
+/// Flags in the answer to [`Command::Flags`].
+const FLAG_TX_VLAN: u32 = 1 << 7;
+const FLAG_RX_VLAN: u32 = 1 << 8;
+const FLAG_LRO: u32 = 1 << 15;
+
+/// Bytes of the largest answer, `struct ethtool_drvinfo`, rounded up.
+const ANSWER_WORDS: usize = 64;
+
+/// The questions of `linux/ethtool.h` that are asked here. Each answer is at most 196 bytes long.
+#[derive(Debug, Clone, Copy)]
+#[repr(u32)]
+enum Command {
+    Driver = 0x03,
+    Rings = 0x10,
+    Tso = 0x1e,
+    Flags = 0x25,
+    Gro = 0x2b,
+    Channels = 0x3c,
+}
+
+/// Queues of an interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Channels {
+    /// Queues that only receive.
+    pub receive: u32,
+    /// Queues that only send.
+    pub transmit: u32,
+    /// Pairs of both.
+    pub combined: u32,
+    /// How many receive queues, pairs included, the hardware could have.
+    pub receive_max: u32,
+}
+
+/// Sizes of a queue's descriptor rings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rings {
+    /// Receive ring.
+    pub receive: u32,
+    /// Transmit ring.
+    pub transmit: u32,
+    /// Largest possible receive ring.
+    pub receive_max: u32,
+    /// Largest possible transmit ring.
+    pub transmit_max: u32,
+}
+
+/// What there is to know about an interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// Name, address, MTU, kind and state.
+    pub link: Link,
+    /// Name of the driver ("veth", "mlx5_core", "virtio_net", ...).
+    pub driver: Option<String>,
+    /// Queues in use, if the driver tells.
+    pub channels: Option<Channels>,
+    /// Receive queues in use, at least 1: an AF_XDP socket is needed for each.
+    pub receive_queues: u32,
+    /// Ring sizes, if the driver tells.
+    pub rings: Option<Rings>,
+    /// Generic receive offload: the kernel merges received packets (after XDP).
+    pub gro: bool,
+    /// Large receive offload: the NIC merges received packets, which XDP cannot take apart.
+    pub lro: bool,
+    /// TCP segmentation offload.
+    pub tso: bool,
+    /// VLAN tags are taken out of received frames, where XDP cannot see them.
+    pub rx_vlan_offload: bool,
+    /// VLAN tags are put into sent frames by the NIC.
+    pub tx_vlan_offload: bool,
+}
+
+impl Facts {
+    /// Asks about an interface of the current network namespace.
+    pub fn read(name: &str) -> Result<Facts, Error> {
+        let doing = || format!("ask about the interface {name}");
+        let link = find_link(name)?;
+        let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
+            .map_err(|error| Error::from_io(doing(), error.into()))?;
+        let answer = |command| match ethtool(&socket, name, command) {
+            Ok(words) => Ok(Some(words)),
+            // The driver does not know the question. (EINVAL: some old drivers say it so.)
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EINVAL)) => Ok(None),
+            Err(error) => Err(Error::about_link(link.index, doing(), error)),
+        };
+        let bit = |command, mask: u32| Ok::<_, Error>(answer(command)?.is_some_and(|words| words[1] & mask != 0));
+        let channels = answer(Command::Channels)?.map(|words| channels(&words));
+        let counted = channels.map(|channels| channels.receive + channels.combined).filter(|queues| *queues > 0);
+        Ok(Facts {
+            driver: answer(Command::Driver)?.map(|words| driver(&words)).filter(|driver| !driver.is_empty()),
+            channels,
+            receive_queues: counted.or_else(|| sysfs_queues(&link)).unwrap_or(link.receive_queues).max(1),
+            rings: answer(Command::Rings)?.map(|words| rings(&words)),
+            gro: bit(Command::Gro, 1)?,
+            lro: bit(Command::Flags, FLAG_LRO)?,
+            tso: bit(Command::Tso, 1)?,
+            rx_vlan_offload: bit(Command::Flags, FLAG_RX_VLAN)?,
+            tx_vlan_offload: bit(Command::Flags, FLAG_TX_VLAN)?,
+            link,
+        })
+    }
+}
+
+/// One link by its name.
+fn find_link(name: &str) -> Result<Link, Error> {
+    let unknown = || Error::NoSuchInterface { name: name.to_owned() };
+    // Longer names cannot exist, and would be refused by the kernel as a malformed question.
+    if name.is_empty() || name.len() >= libc::IFNAMSIZ || name.contains('\0') {
+        return Err(unknown());
+    }
+    let mut request = LinkMessage::default();
+    request.attributes.push(LinkAttribute::IfName(name.to_owned()));
+    match Channel::open()?.get(RouteNetlinkMessage::GetLink(request)) {
+        Ok(Message::Link(link)) => Ok(link),
+        Ok(_) => Err(Error::Protocol { doing: format!("find the interface {name}"), what: "no link in it" }),
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Err(unknown()),
+        Err(error) => Err(Error::from_io(format!("find the interface {name}"), error)),
+    }
+}
+
+/// `struct ethtool_channels`: maxima of receive, transmit, other, combined; then what is in use.
+fn channels(words: &[u32; ANSWER_WORDS]) -> Channels {
+    Channels {
+        receive: words[5],
+        transmit: words[6],
+        combined: words[8],
+        // Each maximum holds if only that kind of queue is used.
+        receive_max: words[1].max(words[4]),
+    }
+}
+
+/// `struct ethtool_ringparam`: maxima of receive, mini, jumbo, transmit; then what is in use.
+fn rings(words: &[u32; ANSWER_WORDS]) -> Rings {
+    Rings { receive: words[5], transmit: words[8], receive_max: words[1], transmit_max: words[4] }
+}
+
+/// `struct ethtool_drvinfo`: the command, then 32 bytes of name.
+fn driver(words: &[u32; ANSWER_WORDS]) -> String {
+    let bytes = words[1..9].iter().flat_map(|word| word.to_ne_bytes()).take_while(|byte| *byte != 0);
+    String::from_utf8_lossy(&bytes.collect::<Vec<u8>>()).into_owned()
+}
+
+/// Counts the receive queues in sysfs.
+///
+/// The mounted sysfs may show another network namespace, where the name may be another interface: the index tells.
+fn sysfs_queues(link: &Link) -> Option<u32> {
+    let directory = format!("/sys/class/net/{}", link.name);
+    let index: u32 = fs::read_to_string(format!("{directory}/ifindex")).ok()?.trim().parse().ok()?;
+    if index != link.index {
+        return None;
+    }
+    let queues = fs::read_dir(format!("{directory}/queues")).ok()?.flatten();
+    let count = queues.filter(|queue| queue.file_name().to_string_lossy().starts_with("rx-")).count();
+    u32::try_from(count).ok().filter(|count| *count > 0)
+}
+
+/// The argument of the ioctl, `struct ifreq` with its pointer in use.
+#[repr(C)]
+struct Request {
+    name: [u8; libc::IFNAMSIZ],
+    data: *mut u32,
+    // The kernel copies the whole union, which is 24 bytes; the pointer is its first member.
+    rest: [u8; 24 - size_of::<*mut u32>()],
+}
+
+/// Asks one question of ethtool.
+///
+/// JUSTIFICATION: ethtool's other door, generic netlink, is compiled out of some kernels and cannot tell the driver's
+/// name.
+fn ethtool(socket: &OwnedFd, name: &str, command: Command) -> io::Result<[u32; ANSWER_WORDS]> {
+    let mut words = [0_u32; ANSWER_WORDS];
+    words[0] = command as u32;
+    let mut padded = [0_u8; libc::IFNAMSIZ];
+    // The last byte stays 0; `find_link` has refused longer names.
+    for (to, from) in padded[..libc::IFNAMSIZ - 1].iter_mut().zip(name.bytes()) {
+        *to = from;
+    }
+    let mut request = Request { name: padded, data: words.as_mut_ptr(), rest: [0; 24 - size_of::<*mut u32>()] };
+    const { assert!(size_of::<Request>() == libc::IFNAMSIZ + 24) };
+    // SAFETY: the descriptor is open; `request` has the size and layout of `struct ifreq`; its pointer leads to 256
+    // writable bytes, of which the kernel writes at most 196 for the commands that the enum has. Both live until the
+    // call returns.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as _, &raw mut request) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(words) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Guards the layout of the answers: a shifted field would give queue numbers that look plausible.
+    #[test]
+    fn answers_are_read_at_their_places() {
+        let mut words = [0; ANSWER_WORDS];
+        for (at, word) in words.iter_mut().enumerate() {
+            *word = at as u32;
+        }
+        assert_eq!(channels(&words), Channels { receive: 5, transmit: 6, combined: 8, receive_max: 4 });
+        assert_eq!(rings(&words), Rings { receive: 5, transmit: 8, receive_max: 1, transmit_max: 4 });
+        words[1] = u32::from_ne_bytes(*b"veth");
+        words[2] = 0;
+        assert_eq!(driver(&words), "veth");
+    }
+
+    /// Guards the loopback device, which every machine has and no driver describes, and names that cannot exist.
+    #[test]
+    fn facts_without_a_driver_and_unknown_names() {
+        let facts = Facts::read("lo").expect("the loopback device");
+        assert!(facts.link.loopback);
+        assert_eq!(facts.receive_queues, 1);
+        for name in ["", "no-such-if", "a-name-that-is-too-long-for-linux", "nul\0byte"] {
+            assert!(matches!(Facts::read(name), Err(Error::NoSuchInterface { .. })), "{name:?}");
+        }
+    }
+}

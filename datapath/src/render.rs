@@ -1,0 +1,85 @@
+//! What `xvs` prints for people.
+
+use std::fmt::Write;
+
+use crate::control::protocol::{Counter, Drop, Status};
+
+/// `xvs status`
+pub fn status(status: &Status) -> String {
+    let mut text = String::new();
+    // Writing to a string can not fail.
+    let _ = writeln!(
+        text,
+        "xvs {}, pid {}, up {}, configuration generation {}",
+        status.version,
+        status.pid,
+        duration(status.uptime_s),
+        status.generation
+    );
+    let _ = writeln!(text, "connections: {} of {}", status.connections, status.connections_max);
+    for interface in &status.interfaces {
+        let _ = writeln!(text, "\ninterface {}: XDP {}, MTU {}", interface.name, interface.xdp_mode, interface.mtu);
+        for queue in &interface.queues {
+            let mode = if queue.zero_copy { "zero-copy" } else { "copy" };
+            let trouble: Vec<String> = queue
+                .kernel
+                .iter()
+                .filter(|counter| counter.value > 0 && counter.name != "tx_ring_empty")
+                .map(|counter| format!("{} {}", counter.name, counter.value))
+                .collect();
+            let trouble = if trouble.is_empty() { String::new() } else { format!("; {}", trouble.join(", ")) };
+            let _ = writeln!(text, "  queue {}: worker {}, {mode}{trouble}", queue.queue, queue.worker);
+        }
+    }
+    text.push('\n');
+    for worker in &status.workers {
+        let cpu = worker.cpu.map_or_else(|| "not pinned".to_owned(), |cpu| format!("CPU {cpu}"));
+        let pages = if worker.huge_pages { "huge pages" } else { "4 KiB pages" };
+        let frames = &worker.frames;
+        let _ = writeln!(
+            text,
+            "worker {}: {cpu}, {pages}; {} received, {} transmitted, {} dropped",
+            worker.worker, worker.received, worker.transmitted, worker.dropped
+        );
+        let _ = writeln!(
+            text,
+            "  frames: {} free + {} fill + {} lent + {} tx = {}",
+            frames.free, frames.fill, frames.lent, frames.tx, frames.total
+        );
+    }
+    counters(&mut text, "engine", &status.engine);
+    counters(&mut text, "XDP program", &status.xdp);
+    text
+}
+
+fn counters(text: &mut String, title: &str, counters: &[Counter]) {
+    let _ = writeln!(text, "\n{title}:");
+    for counter in counters.iter().filter(|counter| counter.value > 0) {
+        let _ = writeln!(text, "  {:<22} {:>14}  {}", counter.name, counter.value, counter.help);
+    }
+    if counters.iter().all(|counter| counter.value == 0) {
+        text.push_str("  nothing yet\n");
+    }
+}
+
+/// `xvs drops`
+pub fn drops(drops: &[Drop]) -> String {
+    let mut text = String::new();
+    for drop in drops.iter().filter(|drop| drop.packets > 0) {
+        let _ = writeln!(text, "{:<24} {:>12}  {}", drop.reason, drop.packets, drop.help);
+    }
+    if text.is_empty() {
+        text.push_str("no packet was dropped\n");
+    }
+    text
+}
+
+fn duration(seconds: u64) -> String {
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => format!("{minutes} min {} s", seconds % 60),
+        (0, _, _) => format!("{hours} h {minutes} min"),
+        _ => format!("{days} d {hours} h"),
+    }
+}

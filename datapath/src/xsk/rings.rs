@@ -1,0 +1,240 @@
+//! `XskRings`: the engine's rings over AF_XDP sockets.
+//!
+//! Invariant: a chunk is in exactly one place: the pool, a device's fill ring (or the receive ring behind it), our
+//! hands, or a device's transmit ring (or the completion ring behind it). The counts are kept on our side, by what was
+//! pushed and popped; the kernel's silence does not change them.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use xvs_engine::hop::Port;
+use xvs_engine::rings::{Frame, Ledger, Rings};
+
+use super::ring::Ring;
+use super::socket::{Bound, Monitor, Offsets, Sockets, xdp_option};
+
+/// The kernel sends so many frames of a copy-mode ring per system call at most.
+const KICK: usize = 32;
+
+/// One device's socket and rings.
+#[derive(Debug)]
+struct Device {
+    rx: Ring<libc::xdp_desc>,
+    tx: Ring<libc::xdp_desc>,
+    fill: Ring<u64>,
+    completion: Ring<u64>,
+    /// Chunks in the fill ring or received and not yet popped.
+    in_fill: u32,
+    /// Chunks in the transmit ring or sent and not yet popped.
+    in_tx: u32,
+    bound: Bound,
+}
+
+/// The rings of one worker.
+#[derive(Debug)]
+pub struct XskRings {
+    // Before `sockets`' memory in the order of dropping: rings are unmapped first.
+    devices: Vec<Device>,
+    free: Vec<u32>,
+    lent: u32,
+    base: *mut u8,
+    chunk_size: u32,
+    chunk_shift: u32,
+    chunks: u32,
+    /// Chunks that a device may have for reception.
+    fill_share: u32,
+    first: usize,
+    huge_pages: bool,
+    _umem: xsk_rs::umem::Umem,
+}
+
+// SAFETY: the pointers are to mappings that belong to this value alone; it is made on one thread and moved to the
+// worker's, and never used from two.
+unsafe impl Send for XskRings {}
+
+impl XskRings {
+    /// Maps the rings of these sockets.
+    ///
+    /// # Errors
+    /// The kernel would not map a ring or tell its layout.
+    pub fn new(sockets: Sockets) -> io::Result<Self> {
+        let Sockets { bound, umem, base, frames, huge_pages } = sockets;
+        let fill_share = frames.fill_ring.min(frames.count / bound.len().max(1) as u32);
+        let mut devices = Vec::with_capacity(bound.len());
+        for bound in bound {
+            let Offsets(offsets) = xdp_option(bound.as_fd(), libc::XDP_MMAP_OFFSETS)?;
+            let fd = bound.as_fd();
+            devices.push(Device {
+                rx: Ring::map(fd, libc::XDP_PGOFF_RX_RING as u64, &offsets.rx, frames.rx_ring, false)?,
+                tx: Ring::map(fd, libc::XDP_PGOFF_TX_RING as u64, &offsets.tx, frames.tx_ring, true)?,
+                fill: Ring::map(fd, libc::XDP_UMEM_PGOFF_FILL_RING, &offsets.fr, frames.fill_ring, true)?,
+                completion: Ring::map(
+                    fd,
+                    libc::XDP_UMEM_PGOFF_COMPLETION_RING,
+                    &offsets.cr,
+                    frames.completion_ring,
+                    false,
+                )?,
+                in_fill: 0,
+                in_tx: 0,
+                bound,
+            });
+        }
+        Ok(XskRings {
+            devices,
+            free: (0..frames.count).rev().collect(),
+            lent: 0,
+            base,
+            chunk_size: frames.size,
+            chunk_shift: frames.size.trailing_zeros(),
+            chunks: frames.count,
+            fill_share,
+            first: 0,
+            huge_pages,
+            _umem: umem,
+        })
+    }
+
+    /// The sockets, one a device, for polling and for the XDP program's map.
+    pub fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.devices.iter().map(|device| device.bound.as_fd())
+    }
+
+    /// A way to ask the kernel about each socket from elsewhere.
+    ///
+    /// # Errors
+    /// No file descriptor is left.
+    pub fn monitors(&self) -> io::Result<Vec<Monitor>> {
+        self.sockets().map(Monitor::of).collect()
+    }
+
+    /// Do huge pages lie under the frames?
+    pub fn has_huge_pages(&self) -> bool {
+        self.huge_pages
+    }
+}
+
+/// Tells the kernel to look at the transmit ring. Busy and empty are no errors: the next breath asks again.
+fn kick(socket: &Bound) -> bool {
+    // SAFETY: a send without data on a valid socket.
+    let sent = unsafe { libc::sendto(socket.fd, std::ptr::null(), 0, libc::MSG_DONTWAIT, std::ptr::null(), 0) };
+    // EAGAIN: the kernel sent a piece and wants to be asked again.
+    sent >= 0 || io::Error::last_os_error().raw_os_error() == Some(libc::EAGAIN)
+}
+
+impl Rings for XskRings {
+    fn ports(&self) -> usize {
+        self.devices.len()
+    }
+
+    fn replenish(&mut self) {
+        for device in &mut self.devices {
+            if device.in_tx > 0 {
+                let done = device.completion.available(device.in_tx);
+                for _ in 0..done {
+                    let address = device.completion.pop();
+                    self.free.push((address >> self.chunk_shift) as u32);
+                }
+                device.in_tx -= done;
+                device.completion.release();
+                if device.tx.needs_wakeup() && !device.tx.is_drained() {
+                    kick(&device.bound);
+                }
+            }
+            let missing = (self.fill_share - device.in_fill).min(self.free.len() as u32);
+            let room = device.fill.room(missing);
+            if room > 0 {
+                for chunk in self.free.drain(self.free.len() - room as usize..) {
+                    device.fill.push(u64::from(chunk) << self.chunk_shift);
+                }
+                device.in_fill += room;
+                device.fill.publish();
+            }
+            if device.fill.needs_wakeup() {
+                // SAFETY: a receive without a buffer on a valid socket.
+                unsafe {
+                    libc::recvfrom(
+                        device.bound.fd.as_raw_fd(),
+                        std::ptr::null_mut(),
+                        0,
+                        libc::MSG_DONTWAIT,
+                        std::ptr::null_mut(),
+                        std::ptr::null_mut(),
+                    )
+                };
+            }
+        }
+    }
+
+    fn receive(&mut self, room: usize, batch: &mut Vec<Frame>) {
+        let count = self.devices.len();
+        // Another device is asked first each time, so that a busy one does not starve the others.
+        self.first = (self.first + 1) % count.max(1);
+        for step in 0..count {
+            let index = (self.first + step) % count;
+            let device = &mut self.devices[index];
+            let wanted = room.saturating_sub(batch.len()) as u32;
+            let received = device.rx.available(wanted);
+            for _ in 0..received {
+                let descriptor = device.rx.pop();
+                let chunk = (descriptor.addr >> self.chunk_shift) as u32;
+                let start = descriptor.addr as u32 & (self.chunk_size - 1);
+                batch.push(Frame::lend(chunk, start, descriptor.len, Port(index as u8)));
+            }
+            if received > 0 {
+                device.rx.release();
+                device.in_fill -= received;
+                self.lent += received;
+            }
+        }
+    }
+
+    #[inline]
+    fn chunk(&mut self, frame: &Frame) -> &mut [u8] {
+        debug_assert!(frame.chunk() < self.chunks);
+        // SAFETY: chunk numbers come from the kernel's descriptors for this memory, so the chunk lies inside. A frame
+        // exists once and only while its chunk is ours, so nobody else, kernel included, touches these bytes; and
+        // `&mut self` keeps the slice alone.
+        unsafe {
+            let at = self.base.add((frame.chunk() as usize) << self.chunk_shift);
+            std::slice::from_raw_parts_mut(at, self.chunk_size as usize)
+        }
+    }
+
+    fn transmit(&mut self, port: Port, outbox: &mut Vec<Frame>) -> usize {
+        let Some(device) = self.devices.get_mut(usize::from(port.0)) else { return 0 };
+        let count = device.tx.room(outbox.len() as u32) as usize;
+        for frame in outbox.drain(..count) {
+            let (chunk, start, len) = frame.give_back();
+            let addr = u64::from(chunk) << self.chunk_shift | u64::from(start);
+            device.tx.push(libc::xdp_desc { addr, len, options: 0 });
+        }
+        device.tx.publish();
+        device.in_tx += count as u32;
+        self.lent -= count as u32;
+        if device.tx.needs_wakeup() {
+            for _ in 0..=count / KICK {
+                if !kick(&device.bound) || device.tx.is_drained() {
+                    break;
+                }
+            }
+        }
+        count
+    }
+
+    fn recycle(&mut self, frame: Frame) {
+        self.lent -= 1;
+        self.free.push(frame.give_back().0);
+    }
+
+    fn ledger(&self) -> Ledger {
+        let sum = |of: fn(&Device) -> u32| self.devices.iter().map(|device| u64::from(of(device))).sum();
+        Ledger {
+            total: self.chunks.into(),
+            free: self.free.len() as u64,
+            fill: sum(|device| device.in_fill),
+            lent: self.lent.into(),
+            tx: sum(|device| device.in_tx),
+        }
+    }
+}
