@@ -93,7 +93,7 @@ fn icmp_cases(w: &World) -> Vec<Case> {
     }
     let ours = quoted(w.vip, 80, w.client, 4000, TCP);
     for &kind in w.informative {
-        let says = format!("ICMP type {kind} is no error, whatever it carries");
+        let says = format!("ICMP type {kind} is not relayed, whatever it carries");
         cases.push((says, error(w.vip, kind, &ours), "passed_not_steered"));
     }
     cases

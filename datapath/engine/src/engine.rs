@@ -19,7 +19,7 @@ use xvs_sdk::Request;
 use crate::conn::{Conn, ConnId, Flags, Fragments, NewConn, Side, Status, Sweep, Table, Timeouts, tcp};
 use crate::counters::Counters;
 use crate::drop::DropReason;
-use crate::flow::{Endpoint, Family, Flow, FlowHash, HashKey, Protocol};
+use crate::flow::{Address, Endpoint, Family, Flow, FlowHash, HashKey, Protocol};
 use crate::forward::icmp::{self, Quote, Refusal};
 use crate::forward::nat::{self, End};
 use crate::forward::{checksum, decrement_ttl, link, tun};
@@ -293,7 +293,7 @@ impl Engine {
             return Err(DropReason::Method);
         }
         let port = if endpoint.port == 0 { flow.dst.port } else { endpoint.port };
-        let reply_path = if method == Method::Nat { self.path_to_client(flow) } else { Path::NoRoute };
+        let reply_path = if method == Method::Nat { self.path_to(flow.src.address) } else { Path::NoRoute };
         let new = NewConn {
             flow: *flow,
             server: Endpoint::new(endpoint.address, port),
@@ -316,11 +316,11 @@ impl Engine {
         Ok(conn)
     }
 
-    /// The way of answers to a client, with the search for its MAC already begun.
-    fn path_to_client(&self, flow: &Flow) -> Path {
-        match self.snapshot.routes().lookup(flow.src.address) {
+    /// The way to a client, with the search for its MAC already begun.
+    fn path_to(&self, client: Address) -> Path {
+        match self.snapshot.routes().lookup(client) {
             Some(Target::Via { interface, gateway, .. }) => {
-                let neighbour = gateway.unwrap_or(flow.src.address);
+                let neighbour = gateway.unwrap_or(client);
                 let Some(hop) = self.shared.hops.intern(interface, neighbour) else { return Path::NoRoute };
                 if self.shared.hops.get(hop).mac.is_none() {
                     self.shared.hops.want(hop);
@@ -440,12 +440,14 @@ impl Engine {
     #[cold]
     fn related(&self, packet: &mut Packet<'_>, mut headers: Headers) -> Result<Verdict, DropReason> {
         let quote = Quote::read(packet.bytes(), &headers)?;
-        let flow = quote.flow();
-        let hash = self.shared.table.hash(&flow);
-        let (conn, side) = self.shared.table.lookup(&flow, hash).ok_or(DropReason::IcmpUnrelated)?;
         if headers.ttl(packet.bytes()) <= 1 {
             return Err(DropReason::TtlExceeded); // no error about an error
         }
+        let flow = quote.flow();
+        let hash = self.shared.table.hash(&flow);
+        let Some((conn, side)) = self.shared.table.lookup(&flow, hash) else {
+            return self.passing_error(packet, headers, &flow.reversed());
+        };
         let tags = headers.tags;
         let (mut l3, mut family) = (headers.l3, headers.family);
         let hop = if side == Side::Out {
@@ -487,6 +489,20 @@ impl Engine {
     fn room_through(&self, hop: HopId) -> Result<usize, DropReason> {
         let interface = self.shared.hops.get(hop).interface;
         Ok(self.snapshot.interface(interface).ok_or(DropReason::NoRoute)?.mtu as usize)
+    }
+
+    /// An error about a client's own packet, on its way from a real server's side to that client (DR, TUN): nothing in it
+    /// needs translation, it is only forwarded.
+    fn passing_error(&self, packet: &mut Packet<'_>, headers: Headers, quoted: &Flow) -> Result<Verdict, DropReason> {
+        let hash = self.shared.table.hash(quoted);
+        let known = self.shared.table.lookup(quoted, hash).is_some_and(|(conn, _)| conn.client() == quoted.src);
+        if !known || headers.flow.dst.address != quoted.src.address {
+            return Err(DropReason::IcmpUnrelated);
+        }
+        let hop = hop_of(self.path_to(headers.flow.dst.address))?;
+        decrement_ttl(packet.bytes_mut(), &headers);
+        self.counters.related.add(1);
+        self.leave(packet, headers.l3, headers.family, &headers.tags, hop)
     }
 
     /// The packet does not fit: tells its sender if it must not be fragmented.

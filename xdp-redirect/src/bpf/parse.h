@@ -56,7 +56,6 @@ struct icmp {
 #define ICMP_UNREACHABLE 3
 #define ICMP_SOURCE_QUENCH 4
 #define ICMP_TIME_EXCEEDED 11
-#define ICMP_PARAMETER_PROBLEM 12
 #define ICMPV6_FIRST_ERROR 1 /* unreachable, too big, time exceeded, parameter problem */
 #define ICMPV6_LAST_ERROR 4
 

@@ -54,12 +54,12 @@ static __always_inline bool is_local(const struct key *key)
 	return bpf_map_lookup_elem(&local, &address);
 }
 
-/* Only errors quote a packet. Types that merely inform, and neighbour discovery, are the kernel's. */
+/* The errors that a worker relays: as IPVS has it, all of ICMPv6 and three kinds of ICMP. Parameter problems, types that
+ * merely inform, and neighbour discovery are the kernel's. */
 static __always_inline bool is_icmp_error(__u8 protocol, __u8 type)
 {
 	if (protocol == IPPROTO_ICMP)
-		return type == ICMP_UNREACHABLE || type == ICMP_SOURCE_QUENCH || type == ICMP_TIME_EXCEEDED ||
-		       type == ICMP_PARAMETER_PROBLEM;
+		return type == ICMP_UNREACHABLE || type == ICMP_SOURCE_QUENCH || type == ICMP_TIME_EXCEEDED;
 	return type >= ICMPV6_FIRST_ERROR && type <= ICMPV6_LAST_ERROR;
 }
 

@@ -28,7 +28,7 @@ pub(crate) struct World {
     /// ICMP's protocol number.
     pub(crate) icmp: u8,
     pub(crate) echo: u8,
-    /// ICMP types that are errors.
+    /// ICMP types that are errors and relayed by a worker.
     pub(crate) errors: &'static [u8],
     /// ICMP types that are none.
     pub(crate) informative: &'static [u8],
@@ -51,8 +51,8 @@ impl World {
             router: address("203.0.113.1"),
             icmp: 1,
             echo: 8,
-            errors: &[3, 4, 11, 12],
-            informative: &[0, 1, 2, 5, 8, 9, 10, 13, 14, 133, 255],
+            errors: &[3, 4, 11],
+            informative: &[0, 1, 2, 5, 8, 9, 10, 12, 13, 14, 133, 255],
             alien: ip(address("2001:db8::1"), address("2001:db8:c::7"), 6, &Shape::default(), transport(6, 80, 4000)),
         }
     }
