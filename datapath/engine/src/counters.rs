@@ -162,3 +162,42 @@ impl Counters {
         Traffic { conns: get(0), in_packets: get(1), in_bytes: get(2), out_packets: get(3), out_bytes: get(4) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Metrics are keyed by name, and each explains itself; a real server's words do not run into its neighbour's.
+    #[test]
+    fn counts_stay_apart() {
+        let counters = Counters::new(3);
+        counters.real_conn(RealId(1));
+        counters.real_in(RealId(1), 100);
+        counters.real_out(RealId(1), 40);
+        counters.real_in(RealId(1), 60);
+        let expected = Traffic { conns: 1, in_packets: 2, in_bytes: 160, out_packets: 1, out_bytes: 40 };
+        assert_eq!(counters.real(RealId(1)), expected);
+        assert_eq!((counters.real(RealId(0)), counters.real(RealId(2))), Default::default());
+        let mut sum = expected;
+        sum += expected;
+        assert_eq!((sum.conns, sum.in_packets, sum.in_bytes, sum.out_packets, sum.out_bytes), (2, 4, 320, 2, 80));
+
+        let mut names: Vec<_> = counters.named().into_iter().map(|(name, _, _)| name).collect();
+        assert!(counters.named().iter().all(|(_, value, help)| *value == 0 && help.ends_with('.')));
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), counters.named().len());
+    }
+
+    /// A drop counts in the sum and for its reason, and for no other.
+    #[test]
+    fn drops_count_by_reason() {
+        let counters = Counters::new(0);
+        for &reason in DropReason::ALL {
+            counters.count_drop(reason);
+        }
+        counters.count_drop(DropReason::NoRoute);
+        assert_eq!(counters.dropped.get(), REASONS as u64 + 1);
+        assert_eq!((counters.drops(DropReason::NoRoute), counters.drops(DropReason::Method)), (2, 1));
+    }
+}

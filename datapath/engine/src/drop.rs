@@ -54,6 +54,8 @@ reasons! {
     NoServer = "no_server";
     /// The connection's real server was removed; its packets go nowhere until it comes back or the entry times out.
     ServerGone = "server_gone";
+    /// The packet's connection ended while the packet was on its way: another worker timed it out, or made room.
+    ConnectionEnded = "connection_ended";
     /// The connection table is full and nothing in reach could give way; raise `connections.capacity`.
     TableFull = "table_full";
     /// TTL or hop limit was used up; the sender was told.

@@ -11,30 +11,26 @@
 //! Invariant: every packet gets a [`Verdict`]; nothing here allocates, waits for anything but a service's lock for a
 //! new connection, or asks the time. What is shared between workers is in [`Shared`]; the rest is this worker's own.
 
+mod errors;
+mod open;
+
 use std::cell::Cell;
 use std::sync::Arc;
 
-use xvs_sdk::Request;
-
-use crate::conn::{Conn, ConnId, Flags, Fragments, NewConn, Side, Status, Sweep, Table, Timeouts, tcp};
+use self::errors::Budget;
+pub(crate) use self::open::request;
+use crate::conn::{Conn, ConnId, Flags, Fragments, Side, Status, Sweep, Table, Timeouts, tcp};
 use crate::counters::Counters;
 use crate::drop::DropReason;
-use crate::flow::{Address, Endpoint, Family, Flow, FlowHash, HashKey, Protocol};
-use crate::forward::icmp::{self, Quote, Refusal};
+use crate::flow::{Family, Flow, FlowHash, HashKey, Protocol};
+use crate::forward::icmp::Refusal;
 use crate::forward::nat::{self, End};
 use crate::forward::{checksum, decrement_ttl, link, tun};
 use crate::hop::{HopId, Hops, Port};
-use crate::real::{Arena, Generation, Method, Path, Real, RealId};
-use crate::route::Target;
+use crate::real::{Arena, Generation, Method, Path, Real};
 use crate::snapshot::Snapshot;
 use crate::time::Now;
 use crate::wire::{Fragment, Headers, Packet, TcpFlags};
-
-/// Source port that is never scheduled: FTP's data connections (IPVS-REFERENCE 3.2).
-const FTP_DATA: u16 = 20;
-/// ICMP errors that a worker sends in a second at most, and at once.
-const ICMP_PER_SECOND: u64 = 1000;
-const ICMP_BURST: u64 = 100;
 
 /// How large the shared tables are made.
 #[derive(Clone, Copy, Debug)]
@@ -253,86 +249,6 @@ impl Engine {
         conn.touch(now, self.shared.timeouts.tcp(tcp::State::from_bits(after.state)));
     }
 
-    /// Schedules a new connection and enters it.
-    #[cold]
-    fn open(&self, headers: &Headers, hash: FlowHash, now: Now) -> Result<(Conn<'_>, Side), DropReason> {
-        let flow = &headers.flow;
-        let Some(service) = self.snapshot.service(flow) else {
-            let known = self.snapshot.is_virtual(flow.dst.address);
-            return Err(if known { DropReason::NoService } else { DropReason::NoConnectionReply });
-        };
-        if flow.protocol == Protocol::TCP && (!headers.tcp.has(TcpFlags::SYN) || headers.tcp.has(TcpFlags::RST)) {
-            return Err(DropReason::NoConnectionTcp);
-        }
-        if flow.src.port == FTP_DATA {
-            return Err(DropReason::SourcePort20);
-        }
-        if !flow.src.address.is_host() {
-            return Err(DropReason::Martian);
-        }
-        let mut turn = service.turn();
-        // Another worker may have made the same connection while this one waited for its turn.
-        if let Some(found) = self.shared.table.lookup(flow, hash).filter(|found| self.holds(found, headers, now)) {
-            return Ok(found);
-        }
-        let real = turn.pick(&self.shared.arena, &request(flow, hash)).ok_or(DropReason::NoServer)?;
-        let conn = self.enter(flow, hash, real, service.number, now)?;
-        self.counters.real_conn(real);
-        self.counters.opened.add(1);
-        let side = if conn.status().flags.has(Flags::NO_OUTPUT) { Side::InOnly } else { Side::In };
-        let mut tracked = conn;
-        // Counted as active before anybody else is scheduled.
-        self.track(&mut tracked, side, headers.tcp, now);
-        Ok((tracked, side))
-    }
-
-    fn enter(&self, flow: &Flow, hash: FlowHash, id: RealId, service: u32, now: Now) -> Result<Conn<'_>, DropReason> {
-        let real = self.shared.arena.get(id);
-        let (method, endpoint) = (real.method(), real.endpoint());
-        if method != Method::Tun && endpoint.address.family() != flow.family() {
-            return Err(DropReason::Method);
-        }
-        let port = if endpoint.port == 0 { flow.dst.port } else { endpoint.port };
-        let reply_path = if method == Method::Nat { self.path_to(flow.src.address) } else { Path::NoRoute };
-        let new = NewConn {
-            flow: *flow,
-            server: Endpoint::new(endpoint.address, port),
-            real: id,
-            service,
-            status: Status { state: tcp::State::None as u8, flags: Flags::new(method) },
-            timeout_s: 3, // until the first packet's own state sets another
-            reply_path,
-        };
-        let table = &self.shared.table;
-        let made = table.insert(&new, hash, now).or_else(|full| {
-            let evicted = table.evict(flow.family(), |conn| {
-                self.shared.settle(conn);
-                self.counters.evicted.add(1);
-            });
-            if evicted { table.insert(&new, hash, now) } else { Err(full) }
-        });
-        let conn = made.map_err(|_| DropReason::TableFull)?;
-        real.bind();
-        Ok(conn)
-    }
-
-    /// The way to a client, with the search for its MAC already begun.
-    fn path_to(&self, client: Address) -> Path {
-        match self.snapshot.routes().lookup(client) {
-            Some(Target::Via { interface, gateway, .. }) => {
-                let neighbour = gateway.unwrap_or(client);
-                let Some(hop) = self.shared.hops.intern(interface, neighbour) else { return Path::NoRoute };
-                if self.shared.hops.get(hop).mac.is_none() {
-                    self.shared.hops.want(hop);
-                }
-                Path::Hop(hop)
-            }
-            Some(Target::NotServed) => Path::NotServed,
-            Some(Target::Local) => Path::Local,
-            Some(Target::Nowhere) | None => Path::NoRoute,
-        }
-    }
-
     /// A client's packet to its real server, by the method of its connection.
     #[inline]
     fn inbound(
@@ -367,6 +283,9 @@ impl Engine {
                 (0, server.family())
             }
         };
+        if !conn.is_current() {
+            return Err(DropReason::ConnectionEnded);
+        }
         self.counters.inbound.add(1);
         self.leave(packet, l3, family, &tags, hop)
     }
@@ -390,6 +309,9 @@ impl Engine {
         }
         decrement_ttl(packet.bytes_mut(), &headers);
         nat::rewrite(packet.bytes_mut(), &mut headers, End::Source, conn.virtual_endpoint());
+        if !conn.is_current() {
+            return Err(DropReason::ConnectionEnded);
+        }
         self.counters.outbound.add(1);
         self.leave(packet, headers.l3, headers.family, &headers.tags, hop)
     }
@@ -436,105 +358,11 @@ impl Engine {
         }
     }
 
-    /// An ICMP error about a packet of a connection: to the peer that sent that packet.
-    #[cold]
-    fn related(&self, packet: &mut Packet<'_>, mut headers: Headers) -> Result<Verdict, DropReason> {
-        let quote = Quote::read(packet.bytes(), &headers)?;
-        if headers.ttl(packet.bytes()) <= 1 {
-            return Err(DropReason::TtlExceeded); // no error about an error
-        }
-        let flow = quote.flow();
-        let hash = self.shared.table.hash(&flow);
-        let Some((conn, side)) = self.shared.table.lookup(&flow, hash) else {
-            return self.passing_error(packet, headers, &flow.reversed());
-        };
-        let tags = headers.tags;
-        let (mut l3, mut family) = (headers.l3, headers.family);
-        let hop = if side == Side::Out {
-            let hop = hop_of(conn.reply_path())?;
-            if headers.ip_len() > self.room_through(hop)? {
-                return Err(DropReason::NeedsFragmentation);
-            }
-            decrement_ttl(packet.bytes_mut(), &headers);
-            self.counters.real_out(conn.real(), headers.ip_len());
-            quote.translate(packet.bytes_mut(), &mut headers, End::Source, conn.virtual_endpoint());
-            hop
-        } else {
-            let real = self.shared.arena.get(conn.real());
-            let hop = hop_of(real.path())?;
-            let server = real.endpoint().address;
-            let method = conn.status().flags.method();
-            if headers.ip_len() > room_to(&real, method) {
-                return Err(DropReason::NeedsFragmentation);
-            }
-            decrement_ttl(packet.bytes_mut(), &headers);
-            self.counters.real_in(conn.real(), headers.ip_len());
-            match method {
-                Method::Nat => quote.translate(packet.bytes_mut(), &mut headers, End::Destination, conn.server()),
-                Method::Dr => {}
-                Method::Tun => {
-                    let source = real.source().ok_or(DropReason::NoRoute)?;
-                    tun::encapsulate(packet, headers, source, server, self.next_ident()).ok_or(DropReason::NoRoom)?;
-                    (l3, family) = (0, server.family());
-                }
-            }
-            hop
-        };
-        self.counters.related.add(1);
-        self.leave(packet, l3, family, &tags, hop)
-    }
-
     /// The largest IP packet that leaves by a hop's interface.
     #[inline]
     fn room_through(&self, hop: HopId) -> Result<usize, DropReason> {
         let interface = self.shared.hops.get(hop).interface;
         Ok(self.snapshot.interface(interface).ok_or(DropReason::NoRoute)?.mtu as usize)
-    }
-
-    /// An error about a client's own packet, on its way from a real server's side to that client (DR, TUN): nothing in it
-    /// needs translation, it is only forwarded.
-    fn passing_error(&self, packet: &mut Packet<'_>, headers: Headers, quoted: &Flow) -> Result<Verdict, DropReason> {
-        let hash = self.shared.table.hash(quoted);
-        let known = self.shared.table.lookup(quoted, hash).is_some_and(|(conn, _)| conn.client() == quoted.src);
-        if !known || headers.flow.dst.address != quoted.src.address {
-            return Err(DropReason::IcmpUnrelated);
-        }
-        let hop = hop_of(self.path_to(headers.flow.dst.address))?;
-        decrement_ttl(packet.bytes_mut(), &headers);
-        self.counters.related.add(1);
-        self.leave(packet, headers.l3, headers.family, &headers.tags, hop)
-    }
-
-    /// The packet does not fit: tells its sender if it must not be fragmented.
-    #[cold]
-    fn too_big(&self, packet: &mut Packet<'_>, headers: Headers, room: usize, now: Now) -> Result<Verdict, DropReason> {
-        if !headers.dont_fragment(packet.bytes()) {
-            return Err(DropReason::NeedsFragmentation);
-        }
-        self.refuse(packet, headers, Refusal::TooBig(room as u32), DropReason::TooBig, now)
-    }
-
-    /// Answers the packet's sender with an ICMP error, from the address that it sent to, back the way it came. The
-    /// packet counts as dropped; the answer goes out in its frame.
-    #[cold]
-    fn refuse(
-        &self,
-        packet: &mut Packet<'_>,
-        headers: Headers,
-        refusal: Refusal,
-        reason: DropReason,
-        now: Now,
-    ) -> Result<Verdict, DropReason> {
-        let source = headers.flow.dst.address;
-        if matches!(headers.fragment, Fragment::Later(_)) || !self.icmp.spend(now) {
-            return Err(reason);
-        }
-        if !icmp::refuse(packet, headers, source, refusal) {
-            return Err(reason);
-        }
-        self.counters.count_drop(reason);
-        self.counters.icmp_sent.add(1);
-        Ok(Verdict::Reflect)
     }
 
     /// Writes the link header. Without a MAC yet, the packet is ready but for that.
@@ -611,38 +439,5 @@ fn room_to(real: &Real<'_>, method: Method) -> usize {
     match method {
         Method::Tun => real.mtu().saturating_sub(tun::overhead(real.endpoint().address.family())),
         Method::Nat | Method::Dr => real.mtu(),
-    }
-}
-
-/// What a scheduler is told of a new connection.
-pub(crate) fn request(flow: &Flow, hash: FlowHash) -> Request {
-    Request {
-        client: flow.src.address.octets16(),
-        virtual_address: flow.dst.address.octets16(),
-        client_port: flow.src.port,
-        virtual_port: flow.dst.port,
-        protocol: flow.protocol.0,
-        flags: 0,
-        hash: hash.0,
-    }
-}
-
-/// A token bucket for the errors that a worker sends.
-#[derive(Debug, Default)]
-struct Budget {
-    tokens: Cell<u64>,
-    last: Cell<Option<Now>>,
-}
-
-impl Budget {
-    /// Takes a token, if there is one. Tokens are counted in thousandths.
-    fn spend(&self, now: Now) -> bool {
-        let full = ICMP_BURST * 1000;
-        let earned = self.last.get().map_or(full, |last| now.since(last) * ICMP_PER_SECOND);
-        let tokens = (self.tokens.get() + earned).min(full);
-        self.last.set(Some(now));
-        let enough = tokens >= 1000;
-        self.tokens.set(if enough { tokens - 1000 } else { tokens });
-        enough
     }
 }

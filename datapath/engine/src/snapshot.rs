@@ -68,3 +68,60 @@ impl Snapshot {
         &self.routes
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::Family;
+    use crate::hop::Tagging;
+    use crate::sched::Builtin;
+
+    fn endpoint(last: u8, port: u16) -> Endpoint {
+        Endpoint::new(Address::v4([192, 0, 2, last]), port)
+    }
+
+    fn service(number: u32, key: ServiceKey) -> Arc<Service> {
+        Arc::new(Service::new(number, key, Builtin::from_name("rr").unwrap(), 0))
+    }
+
+    fn number(snapshot: &Snapshot, protocol: Protocol, dst: Endpoint) -> Option<u32> {
+        let flow = Flow { protocol, src: endpoint(200, 4000), dst };
+        snapshot.service(&flow).map(|service| service.number)
+    }
+
+    /// The exact port wins over "every port", protocols are apart, and a mark service is not found by an address.
+    #[test]
+    fn services_are_found_by_address() {
+        let address = |protocol, last, port| ServiceKey::Address(protocol, endpoint(last, port));
+        let services = [
+            service(0, address(Protocol::TCP, 1, 80)),
+            service(1, address(Protocol::TCP, 1, 0)),
+            service(2, address(Protocol::UDP, 2, 53)),
+            service(3, ServiceKey::Mark(7, Family::Inet)),
+        ];
+        let snapshot = Snapshot::new(1, &services, Vec::new(), Routes::default());
+        assert_eq!(number(&snapshot, Protocol::TCP, endpoint(1, 80)), Some(0));
+        assert_eq!(number(&snapshot, Protocol::TCP, endpoint(1, 81)), Some(1));
+        assert_eq!(number(&snapshot, Protocol::UDP, endpoint(1, 80)), None);
+        assert_eq!(number(&snapshot, Protocol::UDP, endpoint(2, 53)), Some(2));
+        assert_eq!(number(&snapshot, Protocol::UDP, endpoint(2, 54)), None);
+        assert!(snapshot.is_virtual(endpoint(2, 0).address));
+        assert!(!snapshot.is_virtual(endpoint(3, 0).address));
+    }
+
+    /// Interfaces are found by number and by device; one that is not served has no device.
+    #[test]
+    fn interfaces_are_found() {
+        let interface = |name: &str, port| {
+            let (name, tagging) = (name.to_owned(), Tagging::Keep);
+            Interface { name, port, mac: [0; 6], tagging, mtu: 1500, addresses: Vec::new() }
+        };
+        let interfaces =
+            vec![interface("lo", None), interface("eth0", Some(Port(0))), interface("eth0.5", Some(Port(0)))];
+        let snapshot = Snapshot::new(1, &[], interfaces, Routes::default());
+        assert_eq!(snapshot.interface(InterfaceId(2)).map(|interface| &*interface.name), Some("eth0.5"));
+        assert!(snapshot.interface(InterfaceId(3)).is_none());
+        assert_eq!(snapshot.interface_of(Port(0)).map(|interface| &*interface.name), Some("eth0"));
+        assert!(snapshot.interface_of(Port(1)).is_none());
+    }
+}

@@ -4,9 +4,9 @@
 //! generation, and holds state and flags, so that every change is one compare-and-swap that fails if the entry was
 //! given to another connection meanwhile.
 //!
-//! Invariant: the key words (addresses, ports, real server) do not change while a generation lives. A reader takes a
-//! copy of them and checks the generation before and after ([`Conn::load`]), so that what it holds is one connection
-//! for good, even if the entry is given to another one a moment later.
+//! Invariant: the key words (addresses, ports, real server) do not change while a generation lives. A reader checks the
+//! generation after it has read them ([`Conn::is_current`]); the real server's number is read once and kept, because
+//! counts are settled by it when the entry is free again and perhaps another connection's.
 
 use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release, fence};
 
@@ -84,33 +84,33 @@ const KEY4: usize = 3;
 /// The same for IPv6, which fill a line.
 const KEY6: usize = WORDS;
 
-/// An entry, as found in a generation: its key is a copy, its state and timer are the entry's own.
+/// An entry, as found in a generation.
 #[derive(Clone, Copy, Debug)]
 pub struct Conn<'t> {
     id: ConnId,
     family: Family,
+    real: RealId,
     words: &'t [AtomicU64],
     control: u64,
-    key: [u64; KEY6],
-    reply: u64,
 }
 
 impl<'t> Conn<'t> {
-    /// The entry as it is now, alive or not; one that changes hands at this very moment reads as dead.
+    /// The entry as it is now, alive or not.
     #[inline]
     pub(super) fn load(id: ConnId, words: &'t [AtomicU64]) -> Self {
-        let (family, length) = if words.len() == WORDS { (Family::Inet, KEY4) } else { (Family::Inet6, KEY6) };
-        let mut conn = Conn { id, family, words, control: 0, key: [0; KEY6], reply: 0 };
-        let before = conn.tail(tail::CONTROL).load(Acquire);
-        for (copy, word) in conn.key[..length].iter_mut().zip(words) {
-            *copy = word.load(Relaxed);
-        }
-        conn.reply = conn.tail(tail::REPLY).load(Relaxed);
-        fence(Acquire);
-        let after = conn.tail(tail::CONTROL).load(Relaxed);
-        let is_one = before >> GENERATION_SHIFT == after >> GENERATION_SHIFT && before & LIVE == after & LIVE;
-        conn.control = if is_one { after } else { after & !LIVE };
+        let family = if words.len() == WORDS { Family::Inet } else { Family::Inet6 };
+        let mut conn = Conn { id, family, real: RealId(0), words, control: 0 };
+        conn.control = conn.tail(tail::CONTROL).load(Acquire);
+        conn.real = RealId(conn.word(if family == Family::Inet { 2 } else { 7 }) as u32);
         conn
+    }
+
+    /// Does the connection still live? If so, whatever was read of it before belongs together.
+    #[inline]
+    pub fn is_current(&self) -> bool {
+        fence(Acquire);
+        let now = self.tail(tail::CONTROL).load(Relaxed);
+        self.is_live() && now >> GENERATION_SHIFT == self.control >> GENERATION_SHIFT && now & LIVE != 0
     }
 
     #[inline]
@@ -120,7 +120,7 @@ impl<'t> Conn<'t> {
 
     #[inline]
     fn word(&self, index: usize) -> u64 {
-        self.key[index]
+        self.words[index].load(Relaxed)
     }
 
     /// Its number.
@@ -143,9 +143,11 @@ impl<'t> Conn<'t> {
     /// Does a packet of this flow belong here, and which way does it go?
     #[inline]
     pub(super) fn side_of(&self, flow: &Flow) -> Option<Side> {
-        if !self.is_live() {
-            return None;
-        }
+        self.matches(flow).filter(|_| self.is_current())
+    }
+
+    #[inline]
+    fn matches(&self, flow: &Flow) -> Option<Side> {
         let flags = Flags((self.control >> FLAGS_SHIFT) as u16);
         let ports = self.word(if self.family == Family::Inet { 1 } else { 6 });
         let as_inbound =
@@ -245,7 +247,7 @@ impl<'t> Conn<'t> {
     /// The real server.
     #[inline]
     pub fn real(&self) -> RealId {
-        RealId(self.word(if self.family == Family::Inet { 2 } else { 7 }) as u32)
+        self.real
     }
 
     /// State and flags when the entry was read, or last changed by this reader.
@@ -307,19 +309,23 @@ impl<'t> Conn<'t> {
     /// The way of the answers to the client.
     #[inline]
     pub fn reply_path(&self) -> Path {
-        Path::from_bits(self.reply as u32)
+        Path::from_bits(self.tail(tail::REPLY).load(Relaxed) as u32)
     }
 
-    /// Sets the way of the answers, unless it is not what this reader saw: the entry may be another connection's now.
+    /// Sets the way of the answers, unless the connection has ended: the entry may be another one's by now.
     pub fn set_reply_path(&self, path: Path) {
-        let new = self.reply & !0xffff_ffff | u64::from(path.bits());
-        let _ = self.tail(tail::REPLY).compare_exchange(self.reply, new, Relaxed, Relaxed);
+        let word = self.tail(tail::REPLY);
+        let old = word.load(Relaxed);
+        if self.is_current() {
+            let new = old & !0xffff_ffff | u64::from(path.bits());
+            let _ = word.compare_exchange(old, new, Relaxed, Relaxed);
+        }
     }
 
     /// The number of the service that scheduled it.
     #[inline]
     pub fn service(&self) -> u32 {
-        (self.reply >> 32) as u32
+        (self.tail(tail::REPLY).load(Relaxed) >> 32) as u32
     }
 
     /// Has the client of a TCP connection not yet finished the handshake?
@@ -349,28 +355,27 @@ impl<'t> Conn<'t> {
             | u64::from(vip.port) << 32
             | u64::from(server.port) << 16
             | u64::from(new.flow.protocol.0) << 8;
-        let halves = |address: Address| [(address.bits() >> 64) as u64, address.bits() as u64];
-        let length = match self.family {
-            Family::Inet => {
-                self.key[0] = u64::from(client.address.low32()) << 32 | u64::from(vip.address.low32());
-                self.key[1] = ports;
-                self.key[2] = u64::from(server.address.low32()) << 32 | u64::from(new.real.0);
-                KEY4
-            }
-            Family::Inet6 => {
-                let [[a, b], [c, d], [e, f]] = [client.address, vip.address, server.address].map(halves);
-                self.key = [a, b, c, d, e, f, ports, new.real.0.into()];
-                KEY6
-            }
-        };
-        self.reply = u64::from(new.service) << 32 | u64::from(new.reply_path.bits());
         // The words below must not be seen by a reader that still believes in the generation before.
         fence(Release);
-        for (word, value) in self.words.iter().zip(&self.key[..length]) {
-            word.store(*value, Relaxed);
+        let store = |index: usize, value: u64| self.words[index].store(value, Relaxed);
+        match self.family {
+            Family::Inet => {
+                store(0, u64::from(client.address.low32()) << 32 | u64::from(vip.address.low32()));
+                store(1, ports);
+                store(2, u64::from(server.address.low32()) << 32 | u64::from(new.real.0));
+            }
+            Family::Inet6 => {
+                for (index, address) in [(0, client.address), (2, vip.address), (4, server.address)] {
+                    store(index, (address.bits() >> 64) as u64);
+                    store(index + 1, address.bits() as u64);
+                }
+                store(6, ports);
+                store(7, new.real.0.into());
+            }
         }
         self.tail(tail::TIME).store(now.millis() << TIMEOUT_BITS | u64::from(new.timeout_s).min(TIMEOUT_MASK), Relaxed);
-        self.tail(tail::REPLY).store(self.reply, Relaxed);
+        self.tail(tail::REPLY).store(u64::from(new.service) << 32 | u64::from(new.reply_path.bits()), Relaxed);
+        self.real = new.real;
         self.control = self.control >> GENERATION_SHIFT << GENERATION_SHIFT
             | LIVE
             | u64::from(new.status.flags.0) << FLAGS_SHIFT

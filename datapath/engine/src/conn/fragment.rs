@@ -87,6 +87,8 @@ mod tests {
         assert_eq!(fragments.find(&flow, 77, now), Some(ConnId(5)));
         assert_eq!(fragments.find(&flow, 77, now.plus_millis(4000)), Some(ConnId(5)));
         assert_eq!(fragments.find(&flow, 77, now.plus_millis(9000)), None);
+        let behind = Now::from_millis(now.millis() - 1);
+        assert_eq!(fragments.find(&flow, 77, behind), Some(ConnId(5)), "a worker whose clock is a step behind");
         assert_eq!(fragments.find(&flow, 78, now), None);
         assert_eq!(fragments.find(&flow.reversed(), 77, now), None);
     }

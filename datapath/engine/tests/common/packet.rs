@@ -167,7 +167,7 @@ impl Ip {
                 let protocol = IpNumber(self.protocol());
                 let payload = segment.len() as u16;
                 let mut header = Ipv4Header::new(payload, self.ttl, protocol, src.octets(), dst.octets()).unwrap();
-                header.set_options(&self.options).unwrap();
+                header.options = self.options.as_slice().try_into().unwrap();
                 header.set_payload_len(segment.len()).unwrap();
                 header.dscp = (self.class >> 2).try_into().unwrap();
                 header.ecn = (self.class & 3).try_into().unwrap();
@@ -301,9 +301,7 @@ fn verify_packet(packet: &SlicedPacket<'_>) -> Result<(), String> {
         (Some(NetSlice::Ipv4(ip)), Some(transport)) => {
             let (src, dst) = (ip.header().source(), ip.header().destination());
             match transport {
-                TransportSlice::Tcp(tcp) => {
-                    same("TCP", tcp.checksum(), tcp.calc_checksum_ipv4(src, dst).unwrap())
-                }
+                TransportSlice::Tcp(tcp) => same("TCP", tcp.checksum(), tcp.calc_checksum_ipv4(src, dst).unwrap()),
                 TransportSlice::Udp(udp) if udp.checksum() == 0 => Ok(()),
                 TransportSlice::Udp(udp) => {
                     same("UDP length", udp.length(), payload.payload.len() as u16)?;
@@ -317,9 +315,7 @@ fn verify_packet(packet: &SlicedPacket<'_>) -> Result<(), String> {
         (Some(NetSlice::Ipv6(ip)), Some(transport)) => {
             let (src, dst) = (ip.header().source(), ip.header().destination());
             match transport {
-                TransportSlice::Tcp(tcp) => {
-                    same("TCP", tcp.checksum(), tcp.calc_checksum_ipv6(src, dst).unwrap())
-                }
+                TransportSlice::Tcp(tcp) => same("TCP", tcp.checksum(), tcp.calc_checksum_ipv6(src, dst).unwrap()),
                 TransportSlice::Udp(udp) => {
                     same("UDP length", udp.length(), payload.payload.len() as u16)?;
                     let right = udp.to_header().calc_checksum_ipv6_raw(src, dst, udp.payload()).unwrap();

@@ -98,12 +98,7 @@ impl Site {
         let routes = [("0.0.0.0", "203.0.113.254"), ("::", "2001:db8:f::fe")].map(|(prefix, gateway)| Route {
             prefix: address(prefix),
             length: 0,
-            target: Target::Via {
-                interface: InterfaceId(0),
-                gateway: Some(address(gateway)),
-                mtu: 1500,
-                source: None,
-            },
+            target: Target::Via { interface: InterfaceId(0), gateway: Some(address(gateway)), mtu: 1500, source: None },
         });
         Arc::new(Snapshot::new(1, &self.services, self.interfaces.clone(), Routes::new(routes)))
     }

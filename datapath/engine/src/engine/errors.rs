@@ -1,0 +1,146 @@
+//! ICMP errors: those that pass through, and those that the director sends itself, at a limited rate.
+//!
+//! Invariant: an error never causes another one; a packet that is answered by one counts as dropped, and the answer
+//! goes out in its frame.
+
+use std::cell::Cell;
+
+use super::{Engine, Verdict, hop_of, room_to};
+use crate::conn::Side;
+use crate::drop::DropReason;
+use crate::flow::Flow;
+use crate::forward::icmp::{self, Quote, Refusal};
+use crate::forward::nat::End;
+use crate::forward::{decrement_ttl, tun};
+use crate::real::Method;
+use crate::time::Now;
+use crate::wire::{Fragment, Headers, Packet};
+
+/// ICMP errors that a worker sends in a second at most, and at once.
+const ICMP_PER_SECOND: u64 = 1000;
+const ICMP_BURST: u64 = 100;
+
+impl Engine {
+    /// An ICMP error about a packet of a connection: to the peer that sent that packet.
+    #[cold]
+    pub(super) fn related(&self, packet: &mut Packet<'_>, mut headers: Headers) -> Result<Verdict, DropReason> {
+        let quote = Quote::read(packet.bytes(), &headers)?;
+        if headers.ttl(packet.bytes()) <= 1 {
+            return Err(DropReason::TtlExceeded); // no error about an error
+        }
+        let flow = quote.flow();
+        let hash = self.shared.table.hash(&flow);
+        let Some((conn, side)) = self.shared.table.lookup(&flow, hash) else {
+            return self.passing_error(packet, headers, &flow.reversed());
+        };
+        let tags = headers.tags;
+        let (mut l3, mut family) = (headers.l3, headers.family);
+        let hop = if side == Side::Out {
+            let hop = hop_of(conn.reply_path())?;
+            if headers.ip_len() > self.room_through(hop)? {
+                return Err(DropReason::NeedsFragmentation);
+            }
+            decrement_ttl(packet.bytes_mut(), &headers);
+            self.counters.real_out(conn.real(), headers.ip_len());
+            quote.translate(packet.bytes_mut(), &mut headers, End::Source, conn.virtual_endpoint());
+            hop
+        } else {
+            let real = self.shared.arena.get(conn.real());
+            let hop = hop_of(real.path())?;
+            let server = real.endpoint().address;
+            let method = conn.status().flags.method();
+            if headers.ip_len() > room_to(&real, method) {
+                return Err(DropReason::NeedsFragmentation);
+            }
+            decrement_ttl(packet.bytes_mut(), &headers);
+            self.counters.real_in(conn.real(), headers.ip_len());
+            match method {
+                Method::Nat => quote.translate(packet.bytes_mut(), &mut headers, End::Destination, conn.server()),
+                Method::Dr => {}
+                Method::Tun => {
+                    let source = real.source().ok_or(DropReason::NoRoute)?;
+                    tun::encapsulate(packet, headers, source, server, self.next_ident()).ok_or(DropReason::NoRoom)?;
+                    (l3, family) = (0, server.family());
+                }
+            }
+            hop
+        };
+        self.counters.related.add(1);
+        self.leave(packet, l3, family, &tags, hop)
+    }
+
+    /// An error about a client's own packet, on its way from a real server's side to that client (DR, TUN): nothing in it
+    /// needs translation, it is only forwarded.
+    fn passing_error(&self, packet: &mut Packet<'_>, headers: Headers, quoted: &Flow) -> Result<Verdict, DropReason> {
+        let hash = self.shared.table.hash(quoted);
+        let known = self.shared.table.lookup(quoted, hash).is_some_and(|(conn, _)| conn.client() == quoted.src);
+        if !known || headers.flow.dst.address != quoted.src.address {
+            return Err(DropReason::IcmpUnrelated);
+        }
+        let hop = hop_of(self.path_to(headers.flow.dst.address))?;
+        if headers.ip_len() > self.room_through(hop)? {
+            return Err(DropReason::NeedsFragmentation);
+        }
+        decrement_ttl(packet.bytes_mut(), &headers);
+        self.counters.related.add(1);
+        self.leave(packet, headers.l3, headers.family, &headers.tags, hop)
+    }
+
+    /// The packet does not fit: tells its sender if it must not be fragmented.
+    #[cold]
+    pub(super) fn too_big(
+        &self,
+        packet: &mut Packet<'_>,
+        headers: Headers,
+        room: usize,
+        now: Now,
+    ) -> Result<Verdict, DropReason> {
+        if !headers.dont_fragment(packet.bytes()) {
+            return Err(DropReason::NeedsFragmentation);
+        }
+        self.refuse(packet, headers, Refusal::TooBig(room as u32), DropReason::TooBig, now)
+    }
+
+    /// Answers the packet's sender with an ICMP error, from the address that it sent to, back the way it came. The
+    /// packet counts as dropped; the answer goes out in its frame.
+    #[cold]
+    pub(super) fn refuse(
+        &self,
+        packet: &mut Packet<'_>,
+        headers: Headers,
+        refusal: Refusal,
+        reason: DropReason,
+        now: Now,
+    ) -> Result<Verdict, DropReason> {
+        let source = headers.flow.dst.address;
+        if matches!(headers.fragment, Fragment::Later(_)) || !self.icmp.spend(now) {
+            return Err(reason);
+        }
+        if !icmp::refuse(packet, headers, source, refusal) {
+            return Err(reason);
+        }
+        self.counters.count_drop(reason);
+        self.counters.icmp_sent.add(1);
+        Ok(Verdict::Reflect)
+    }
+}
+
+/// A token bucket for the errors that a worker sends.
+#[derive(Debug, Default)]
+pub(super) struct Budget {
+    tokens: Cell<u64>,
+    last: Cell<Option<Now>>,
+}
+
+impl Budget {
+    /// Takes a token, if there is one. Tokens are counted in thousandths.
+    fn spend(&self, now: Now) -> bool {
+        let full = ICMP_BURST * 1000;
+        let earned = self.last.get().map_or(full, |last| now.since(last) * ICMP_PER_SECOND);
+        let tokens = (self.tokens.get() + earned).min(full);
+        self.last.set(Some(now));
+        let enough = tokens >= 1000;
+        self.tokens.set(if enough { tokens - 1000 } else { tokens });
+        enough
+    }
+}
