@@ -21,8 +21,11 @@ use crate::{Absent, Active, InterfaceSpec, Mode};
 /// The name of the function in `bpf/redirect.bpf.c`, by which we know our own.
 const PROGRAM: &str = "xvs_redirect";
 
-// One setting, written as four bytes.
-const _: () = assert!(size_of::<types::data>() == 4);
+/// Destination MACs that an interface may have: `MACS_MAX` of `bpf/maps.h`.
+pub(crate) const MACS_MAX: usize = 8;
+
+// `struct settings` of `bpf/maps.h`, which is written whole: two words of four bytes, then the MACs.
+const _: () = assert!(size_of::<types::data>() == 8 + 8 * MACS_MAX);
 
 pub(crate) struct Interface {
     spec: InterfaceSpec,
@@ -30,6 +33,8 @@ pub(crate) struct Interface {
     xsks: MapHandle,
     counters: MapHandle,
     settings: MapHandle,
+    absent: Absent,
+    macs: Vec<[u8; 6]>,
     link: Option<(OwnedFd, Active)>,
 }
 
@@ -70,9 +75,11 @@ impl Interface {
             xsks: MapHandle::try_from(&skeleton.maps.xsks).map_err(load_error)?,
             counters: MapHandle::try_from(&skeleton.maps.counters).map_err(load_error)?,
             settings: MapHandle::try_from(&skeleton.maps.data).map_err(load_error)?,
+            absent,
+            macs: Vec::new(),
             link: None,
         };
-        interface.set_absent(absent)?;
+        interface.write_settings()?;
         Ok((interface, maps))
     }
 
@@ -88,14 +95,34 @@ impl Interface {
         self.program.as_fd()
     }
 
-    pub(crate) fn set_absent(&self, absent: Absent) -> Result<(), Error> {
-        let action: u32 = match absent {
+    pub(crate) fn set_absent(&mut self, absent: Absent) -> Result<(), Error> {
+        self.absent = absent;
+        self.write_settings()
+    }
+
+    pub(crate) fn set_macs(&mut self, macs: &[[u8; 6]]) -> Result<(), Error> {
+        if macs.len() > MACS_MAX {
+            let reason = format!("{} are given, {MACS_MAX} fit", macs.len());
+            return Err(Error::other(format!("set the MACs of {}", self.spec.name), reason));
+        }
+        self.macs = macs.to_vec();
+        self.write_settings()
+    }
+
+    fn write_settings(&self) -> Result<(), Error> {
+        let action: u32 = match self.absent {
             Absent::Drop => XDP_DROP,
             Absent::Pass => XDP_PASS,
         };
+        let mut value = [0; size_of::<types::data>()];
+        value[..4].copy_from_slice(&action.to_ne_bytes());
+        value[4..8].copy_from_slice(&(self.macs.len() as u32).to_ne_bytes());
+        for (slot, mac) in value[8..].chunks_exact_mut(8).zip(&self.macs) {
+            slot[..6].copy_from_slice(mac);
+        }
         self.settings
-            .update(&0_u32.to_ne_bytes(), &action.to_ne_bytes(), MapFlags::ANY)
-            .map_err(|error| Error::other("change what happens without a worker", error))
+            .update(&0_u32.to_ne_bytes(), &value, MapFlags::ANY)
+            .map_err(|error| Error::other(format!("change the settings of {}", self.spec.name), error))
     }
 
     /// Attaches the program; does nothing when it is attached already.

@@ -21,8 +21,7 @@
 //! configured) what is steered. Dropping [`Redirect`], or the death of the process, detaches everything; nothing is
 //! pinned, so nothing remains, and no file system for BPF needs to be mounted.
 //!
-//! **What it is not.** It knows no connections, real servers' weights or forwarding methods, and does not read MAC
-//! addresses. It neither creates sockets nor finds out about interfaces: both are handed to it. Frames that span
+//! **What it is not.** It knows no connections, real servers' weights or forwarding methods. It neither creates sockets nor finds out about interfaces: both are handed to it. Frames that span
 //! several buffers (jumbo frames on most drivers) are refused by the driver when the program is attached.
 
 mod counters;
@@ -120,6 +119,9 @@ pub struct Redirect {
 }
 
 impl Redirect {
+    /// MACs that an interface may have.
+    pub const MACS_MAX: usize = interface::MACS_MAX;
+
     /// Loads the program for each interface, with nothing steered yet. Nothing is attached, no frame is touched.
     ///
     /// From here on what libbpf has to say is logged, for the whole process, instead of being printed.
@@ -193,7 +195,13 @@ impl Redirect {
     /// Changes what becomes of steered frames without a worker, from the next frame on.
     pub fn set_absent(&mut self, absent: Absent) -> Result<(), Error> {
         self.options.absent = absent;
-        self.interfaces.iter().try_for_each(|interface| interface.set_absent(absent))
+        self.interfaces.iter_mut().try_for_each(|interface| interface.set_absent(absent))
+    }
+
+    /// Says which destination MACs are an interface's own, [`Redirect::MACS_MAX`] at most: only frames for these are
+    /// steered, from the next one on. With none, which is how it begins, every frame is.
+    pub fn set_macs(&mut self, ifindex: u32, macs: &[[u8; 6]]) -> Result<(), Error> {
+        self.interface_mut(ifindex)?.set_macs(macs)
     }
 
     /// What became of the frames of all interfaces, one counter an outcome, always the same ones in the same order.

@@ -347,6 +347,32 @@ fn without_a_worker_the_operator_decides() {
     }
 }
 
+/// Guards against balancing twice: a frame for another host that a switch flooded here (on its way from this director to
+/// a DR real server, say) still carries the VIP, and must be left alone; one for any of our MACs must not.
+#[test]
+fn frames_for_another_mac_are_left_alone() {
+    let Some((mut redirect, _socket)) = director() else { return };
+    let own = [2, 0, 0, 0, 0, 2];
+    let other = |n: u8| [2, 0, 0, 0, n, 3];
+    for world in [World::v4(), World::v6()] {
+        let cases = steered(&world).into_iter().chain(icmp_cases(&world));
+        for (says, packet, wanted) in cases.filter(|(_, _, outcome)| outcome.starts_with("redirected")) {
+            let frame = ethernet(&[], world.ethertype, &packet).bytes;
+            redirect.set_macs(IFINDEX, &[other(1)]).unwrap();
+            assert_eq!(outcome(&redirect, &frame), (Action::Passed, "passed_other_host"), "{says}");
+            let all: Vec<_> = (0..7).map(other).chain([own]).collect();
+            redirect.set_macs(IFINDEX, &all).unwrap();
+            assert_eq!(outcome(&redirect, &frame), (Action::Redirected, wanted), "{says}");
+            redirect.set_macs(IFINDEX, &[]).unwrap();
+            assert_eq!(outcome(&redirect, &frame), (Action::Redirected, wanted), "{says}: no MAC is known");
+        }
+    }
+    assert!(
+        redirect.set_macs(IFINDEX, &[own; xvs_redirect::Redirect::MACS_MAX + 1]).is_err(),
+        "more than fit are refused"
+    );
+}
+
 /// Guards the program's distance from the verifier's limit of a million instructions: a change that comes near it works
 /// here, and fails on the next kernel.
 #[test]

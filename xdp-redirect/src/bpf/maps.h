@@ -109,10 +109,14 @@ struct {
 	__type(value, struct counters);
 } counters SEC(".maps");
 
-/* What becomes of a steered frame when no worker serves its queue: XDP_DROP or XDP_PASS. Volatile, because user space
- * changes it while the program runs. */
+/* The destination MACs of one interface that are its own: the device's, and those of virtual interfaces on it. */
+#define MACS_MAX 8
+
+/* What user space changes while the program runs; volatile for that reason. Rust writes it whole, in this layout. */
 struct settings {
-	__u32 absent;
+	__u32 absent;        /* what becomes of a steered frame when no worker serves its queue: XDP_DROP or XDP_PASS */
+	__u32 macs;          /* how many of `mac` count; 0: every destination is taken */
+	__u64 mac[MACS_MAX]; /* the six bytes as they stand in the frame, the lowest first, two zero bytes above */
 };
 volatile struct settings settings = { .absent = XDP_DROP };
 

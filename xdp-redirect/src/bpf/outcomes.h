@@ -18,6 +18,7 @@
 	OUTCOME(no_worker_passed, "steered, but no worker serves its queue: left to the kernel, as configured") \
 	OUTCOME(passed_not_ip, "neither IPv4 nor IPv6 under at most two VLAN tags: ARP and the like")        \
 	OUTCOME(passed_not_steered, "IP, but of no virtual service and no NAT real server")                  \
+	OUTCOME(passed_other_host, "steered, but the frame is for another MAC: a switch flooded it")          \
 	OUTCOME(passed_local, "from a NAT real server to the director itself: health checks and the like")   \
 	OUTCOME(passed_malformed, "truncated, or an IP header that contradicts itself")                      \
 	OUTCOME(passed_deep, "IPv6 with a longer chain of extension headers than is followed")

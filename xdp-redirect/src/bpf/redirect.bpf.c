@@ -136,6 +136,27 @@ static __always_inline enum outcome classify(const struct frame *frame)
 	return classify_transport(frame, &packet);
 }
 
+/* Is the frame for this interface? A switch floods what it has not learned yet, and a frame that is on its way from the
+ * director to a DR real server still carries the VIP: taken in again, it would be balanced a second time. */
+static __always_inline bool is_ours(const struct frame *frame)
+{
+	__u32 macs = settings.macs;
+	__u64 to;
+
+	if (!macs)
+		return true;
+	if (frame->data + 6 > frame->end)
+		return false;
+	to = *(__u32 *)frame->data | (__u64)*(__u16 *)(frame->data + 4) << 32;
+	for (__u32 i = 0; i < MACS_MAX; i++) {
+		if (i >= macs)
+			return false;
+		if (settings.mac[i] == to)
+			return true;
+	}
+	return false;
+}
+
 static __always_inline void count(enum outcome outcome, __u64 bytes)
 {
 	__u32 zero = 0;
@@ -155,6 +176,8 @@ int xvs_redirect(struct xdp_md *ctx)
 	int action = XDP_PASS;
 
 	enum outcome outcome = classify(&frame);
+	if (outcome <= outcome_redirected_fragment && !is_ours(&frame))
+		outcome = outcome_passed_other_host;
 	if (outcome <= outcome_redirected_fragment) {
 		/* Without a socket in this slot the helper answers with what we hand it: no second look-up needed. */
 		__u32 absent = settings.absent == XDP_PASS ? XDP_PASS : XDP_DROP;
