@@ -45,6 +45,8 @@ pub struct Request {
     pub flags: u8,
     /// A keyed hash of the flow. Other directors compute another one: use addresses where they must agree.
     pub hash: u64,
+    /// Seconds since some start that the director chose; never less than in the request before.
+    pub now_s: u64,
 }
 
 /// The real servers of one service, in the director's order: **the most recently added first**.
@@ -74,6 +76,20 @@ pub trait Reals {
     /// May it get a new connection? (Not overloaded, and its weight is above 0.)
     fn is_usable(&self, index: usize) -> bool {
         !self.is_overloaded(index) && self.weight(index) > 0
+    }
+
+    /// The last weight that was not 0, or the weight that the server was added with: what [`weight`](Reals::weight) was
+    /// before the server was quiesced. The default knows no past.
+    fn last_weight(&self, index: usize) -> i32 {
+        self.weight(index)
+    }
+
+    /// RIP and port, as in [`Request`]. Together they name a server within its service for as long as it is there, and
+    /// again when it comes back, whatever its index. The director always tells; the default is for tests that do not
+    /// care.
+    fn address(&self, index: usize) -> ([u8; 16], u16) {
+        let _ = index;
+        ([0; 16], 0)
     }
 
     /// Load as LVS's least-connection schedulers weigh it: an active connection counts 256 times an inactive one, and

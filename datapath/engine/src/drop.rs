@@ -40,9 +40,9 @@ reasons! {
     ExtensionHeaders = "extension_headers";
     /// The protocol is none that the director balances; the XDP program should have left it to the kernel.
     Protocol = "protocol";
-    /// Source or destination can not be a host's address (multicast, broadcast, loopback, IPv4 mapped into IPv6).
+    /// The source can not be a host's address (multicast, loopback), or an IPv6 packet carries an IPv4 address in mapped form.
     Martian = "martian";
-    /// No service has this address and port, and no connection either; a rule was removed a moment ago, most likely.
+    /// No service has this address and port, and no connection either; the rule was removed, most likely. The client was told.
     NoService = "no_service";
     /// A TCP packet that is not a SYN belongs to no connection: the entry timed out, or the director lost it.
     NoConnectionTcp = "no_connection_tcp";

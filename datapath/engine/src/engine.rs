@@ -12,6 +12,7 @@
 //! new connection, or asks the time. What is shared between workers is in [`Shared`]; the rest is this worker's own.
 
 mod errors;
+mod life;
 mod open;
 
 use std::cell::Cell;
@@ -19,10 +20,10 @@ use std::sync::Arc;
 
 use self::errors::Budget;
 pub(crate) use self::open::request;
-use crate::conn::{Conn, ConnId, Flags, Fragments, Side, Status, Sweep, Table, Timeouts, tcp};
+use crate::conn::{Conn, ConnId, Flags, Fragments, Side, Sweep, Table, Timeouts};
 use crate::counters::Counters;
 use crate::drop::DropReason;
-use crate::flow::{Family, Flow, FlowHash, HashKey, Protocol};
+use crate::flow::{Family, Flow, FlowHash, HashKey};
 use crate::forward::icmp::Refusal;
 use crate::forward::nat::{self, End};
 use crate::forward::{checksum, decrement_ttl, link, tun};
@@ -30,7 +31,7 @@ use crate::hop::{HopId, Hops, Port};
 use crate::real::{Arena, Generation, Method, Path, Real};
 use crate::snapshot::Snapshot;
 use crate::time::Now;
-use crate::wire::{Fragment, Headers, Packet, TcpFlags};
+use crate::wire::{Fragment, Headers, Packet};
 
 /// How large the shared tables are made.
 #[derive(Clone, Copy, Debug)]
@@ -185,8 +186,8 @@ impl Engine {
             Some(found) => found,
             None => match self.open(&headers, hash, now) {
                 Ok(found) => found,
-                Err(DropReason::NoServer) => {
-                    return self.refuse(packet, headers, Refusal::PortUnreachable, DropReason::NoServer, now);
+                Err(reason @ (DropReason::NoServer | DropReason::NoService)) => {
+                    return self.refuse(packet, headers, Refusal::PortUnreachable, reason, now);
                 }
                 Err(reason) => return Err(reason),
             },
@@ -210,43 +211,6 @@ impl Engine {
                 self.inbound(packet, headers, &conn, real, now)
             }
         }
-    }
-
-    /// Does the packet belong to the connection that was found, or is that one over? An expired connection ends here,
-    /// and so does a closed one when its client's port opens again (IPVS-REFERENCE 3.9).
-    #[inline]
-    fn holds(&self, (conn, side): &(Conn<'_>, Side), headers: &Headers, now: Now) -> bool {
-        let expired = conn.expires_in(now) == 0;
-        let reopened = headers.tcp.has(TcpFlags::SYN)
-            && *side != Side::Out
-            && matches!(tcp::State::from_bits(conn.status().state), tcp::State::TimeWait | tcp::State::Close);
-        if !expired && !reopened {
-            return true;
-        }
-        let mut conn = *conn;
-        if self.shared.table.remove(&mut conn) {
-            self.shared.settle(&conn);
-            self.counters.expired.add(1);
-        }
-        false
-    }
-
-    /// Runs the protocol's state machine and starts the timer again.
-    #[inline]
-    fn track(&self, conn: &mut Conn<'_>, side: Side, flags: TcpFlags, now: Now) {
-        if conn.protocol() != Protocol::TCP {
-            conn.touch(now, self.shared.timeouts.udp());
-            return;
-        }
-        let changed = conn.update(|status| {
-            let state = tcp::next(side, flags, tcp::State::from_bits(status.state));
-            Status { state: state as u8, flags: status.flags.with(Flags::INACTIVE, !state.is_active()) }
-        });
-        let Some((before, after)) = changed else { return };
-        if before.flags.has(Flags::INACTIVE) != after.flags.has(Flags::INACTIVE) {
-            self.shared.arena.get(conn.real()).set_active(before.flags.has(Flags::INACTIVE));
-        }
-        conn.touch(now, self.shared.timeouts.tcp(tcp::State::from_bits(after.state)));
     }
 
     /// A client's packet to its real server, by the method of its connection.

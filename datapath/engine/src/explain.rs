@@ -23,7 +23,7 @@ pub fn explain(shared: &Shared, snapshot: &Snapshot, flow: &Flow, now: Now) -> S
     let hash = shared.table.hash(flow);
     match shared.table.lookup(flow, hash).filter(|(conn, _)| conn.expires_in(now) > 0) {
         Some((conn, side)) => narrator.connection(&conn, side, now, &mut text),
-        None => narrator.new_connection(flow, &mut text),
+        None => narrator.new_connection(flow, now, &mut text),
     }
     text.join("\n")
 }
@@ -64,7 +64,7 @@ impl Narrator<'_> {
         self.forwarding(conn.real(), conn.status().flags.method(), port, conn.virtual_endpoint(), text);
     }
 
-    fn new_connection(&self, flow: &Flow, text: &mut Vec<String>) {
+    fn new_connection(&self, flow: &Flow, now: Now, text: &mut Vec<String>) {
         let Some(service) = self.snapshot.service(flow) else {
             let why = match self.snapshot.is_virtual(flow.dst.address) {
                 true => {
@@ -81,7 +81,7 @@ impl Narrator<'_> {
             text.push("  dropped (source_port_20): LVS never schedules connections from port 20".into());
             return;
         }
-        let request = request(flow, self.shared.table.hash(flow));
+        let request = request(flow, self.shared.table.hash(flow), now);
         match service.preview(&self.shared.arena, &request) {
             Some(real) => {
                 let record = self.shared.arena.get(real);

@@ -1,6 +1,6 @@
 //! The engine of xvs: **what happens to a packet**, as a function of its bytes, the state and the time.
 //!
-//! No socket, no thread, no clock, no unsafe code, no allocation on the packet path. *Where packets come from* is the
+//! No socket, no thread, no clock, no unsafe code, no allocation for a packet of a known connection. *Where packets come from* is the
 //! director's business; it feeds the engine through [`rings::Rings`] and tells it the time.
 //!
 //! # The life of a packet
@@ -35,7 +35,9 @@
 //! - A packet is sent, held for a moment, or dropped with a [`drop::DropReason`]: nothing else.
 //! - A connection keeps its real server for life, whatever the configuration does.
 //! - Frames are conserved: [`rings::Ledger`].
-//! - Choosing a server and counting the connection is one step under the service's lock; nothing else locks.
+//! - Choosing a server and counting the connection is one step under the service's lock. A new NAT connection looks up
+//!   its client's next hop under the lock of that book, which allocates when the neighbour is new; changing an index
+//!   bucket takes its lock bit. A packet of an existing connection locks nothing and allocates nothing.
 #![forbid(unsafe_code)]
 
 pub mod conn;

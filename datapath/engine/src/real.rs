@@ -201,8 +201,15 @@ impl Real<'_> {
         self.update(word::WEIGHT, |old| if new == 0 { old & !0xffff_ffff } else { new << 32 | new });
         self.update(word::PORT, |old| old & !0x00ff_0000 | u64::from(settings.method as u8) << 16);
         let thresholds = u64::from(settings.upper) << 32 | u64::from(settings.lower);
-        if self.words[word::THRESHOLDS].swap(thresholds, Relaxed) != thresholds {
-            self.thresholds_changed();
+        let before = self.words[word::THRESHOLDS].swap(thresholds, Relaxed);
+        match self.generation {
+            Generation::New if before != thresholds => self.thresholds_changed(),
+            Generation::New => {}
+            // An edit only opened the door; closing it was left to the next connection.
+            Generation::Old if settings.upper == 0 || u64::from(settings.upper) > before >> 32 => {
+                self.set_overload(false);
+            }
+            Generation::Old => {}
         }
     }
 

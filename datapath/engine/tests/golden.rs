@@ -303,7 +303,6 @@ fn drops_by_name() {
         ("SYN with RST opens nothing", ip4(tcp(CLIENT4, VIP4, SYN | RST)), DropReason::NoConnectionTcp),
         ("FTP data, TCP", ip4(tcp("198.51.100.7:20", VIP4, SYN)), DropReason::SourcePort20),
         ("FTP data's port, UDP", ip4(udp("198.51.100.7:20", VIP4, b"x")), DropReason::SourcePort20),
-        ("no service on this port", ip4(tcp(CLIENT4, "192.0.2.1:81", SYN)), DropReason::NoService),
         (
             "reply of no connection",
             from_server(1, &tcp("10.0.0.1:8080", CLIENT4, ACK).bytes()),

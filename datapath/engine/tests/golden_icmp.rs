@@ -69,13 +69,13 @@ fn reflected(ip: &[u8]) -> Vec<u8> {
     frame(GATEWAY, FRONT, &[], ip)
 }
 
-/// A server's answer can run out of TTL as well: the server is told.
+/// A server's answer can run out of TTL as well: the server is told, by the director's own address.
 #[test]
 fn time_exceeded_outwards() {
     let site = Site::with_service(Method::Nat, 8080);
     let _ = site.forward(&from_client(&tcp(CLIENT4, VIP4, SYN).bytes()));
     let packet = tcp(RIP_PORT[0], CLIENT4, SYN | ACK).ttl(1).bytes();
-    let answer = refusal(CLIENT[0], RIP[0], TIME_EXCEEDED[0], 0, &packet);
+    let answer = refusal(DIP[0], RIP[0], TIME_EXCEEDED[0], 0, &packet);
     let back = frame(server_mac(1), BACK, &[], &answer);
     refuses(&site, "outwards", &from_server(1, &packet), DropReason::TtlExceeded, &back);
 }
@@ -100,6 +100,18 @@ fn no_server() {
         }
     }
     assert!(site.shared.table.is_empty());
+}
+
+/// A client that opens a connection to a service that is gone is told at once, and does not wait for a timeout.
+#[test]
+fn no_service() {
+    let site = Site::with_service(Method::Nat, 8080);
+    for (family, vip) in ["192.0.2.1:81", "[2001:db8:1::1]:81"].into_iter().enumerate() {
+        let packet = tcp(CLIENT_PORT[family], vip, SYN).bytes();
+        let vip = vip.parse::<std::net::SocketAddr>().unwrap().ip().to_string();
+        let answer = reflected(&refusal(&vip, CLIENT[family], PORT_UNREACHABLE[family], 0, &packet));
+        refuses(&site, "no service", &from_client(&packet), DropReason::NoService, &answer);
+    }
 }
 
 /// The MTU towards the server less the tunnel's header is what the client is told; without DF the packet is dropped.
@@ -134,7 +146,7 @@ fn too_big_outwards() {
     for family in [0, 1] {
         let _ = site.forward(&from_client(&udp(CLIENT_PORT[family], VIP_PORT[family], b"q").bytes()));
         let packet = udp(RIP_PORT[family], CLIENT_PORT[family], &[1; 1380]).bytes();
-        let answer = refusal(CLIENT[family], RIP[family], TOO_BIG[family], 1400, &packet);
+        let answer = refusal(DIP[family], RIP[family], TOO_BIG[family], 1400, &packet);
         let back = frame(server_mac(1), BACK, &[], &answer);
         refuses(&site, "outwards", &from_server(1, &packet), DropReason::TooBig, &back);
     }

@@ -8,8 +8,10 @@ use xvs_engine::counters::Traffic;
 use xvs_engine::drop::DropReason;
 use xvs_engine::engine::Verdict;
 use xvs_engine::flow::Protocol;
+use xvs_engine::hop::InterfaceId;
 use xvs_engine::real::{Method, RealId};
 use xvs_engine::rings::memory::MemoryRings;
+use xvs_engine::route::{Route, Routes, Target};
 use xvs_engine::time::Now;
 use xvs_engine::worker::Worker;
 
@@ -156,11 +158,38 @@ fn connections_survive_an_edit_of_the_configuration() {
     site.services.clear();
     site.compile();
     walk(&site, &[(client(ACK), IN, (1, 0)), (server(ACK), OUT, (1, 0))]);
-    assert_eq!(
-        site.forward(&from_client(&tcp(CLIENT4, VIP4, SYN).from("1.2.3.4:5").bytes())).0,
-        dropped(DropReason::NoConnectionReply),
-        "the VIP is not known any more"
-    );
+    let other = from_client(&tcp(CLIENT4, VIP4, SYN).from("1.2.3.4:5").bytes());
+    assert_eq!(site.forward(&other).0, Verdict::Reflect, "a new client is told that the service is gone");
+    assert_eq!(site.engine.counters().drops(DropReason::NoService), 1);
+}
+
+/// A client that comes back with the port of an old connection gets a server at once, even if the old connection's
+/// server was removed: a new connection must not suffer from an old one.
+#[test]
+fn a_removed_server_does_not_hold_a_new_connection() {
+    let mut site = Site::with_service(Method::Nat, 8080);
+    walk(&site, &[(client(SYN), IN, (1, 0)), (client(ACK), IN, (1, 0))]);
+    let second = site.add_real(0, "10.0.0.2:8080", Method::Nat);
+    site.services[0].remove(&site.shared.arena, REAL);
+    assert_eq!(site.forward(&client(ACK)).0, dropped(DropReason::ServerGone));
+    assert_eq!(site.forward(&client(SYN)).0, IN);
+    assert_eq!((site.counts(REAL), site.counts(second)), ((0, 0), (1, 0)));
+    assert_eq!(site.shared.table.len(), 1);
+}
+
+/// When the route to a client changes, the answers of connections that exist take the new way.
+#[test]
+fn answers_follow_the_route() {
+    let site = Site::with_service(Method::Nat, 8080);
+    walk(&site, &[(client(SYN), IN, (1, 0)), (server(SYN | ACK), OUT, (1, 0))]);
+    let new = address("203.0.113.1");
+    let target = Target::Via { interface: InterfaceId(0), gateway: Some(new), mtu: 1500, source: None };
+    let routes = Routes::new([Route { prefix: address("0.0.0.0"), length: 0, target }]);
+    let hop = site.shared.hops.intern(InterfaceId(0), new).unwrap();
+    site.shared.hops.resolve(hop, [2, 9, 9, 9, 9, 9]);
+    site.shared.reroute_replies(&routes);
+    let (verdict, bytes) = site.forward(&from_server(1, &tcp(RIP4, CLIENT4, ACK).bytes()));
+    assert_eq!((verdict, &bytes[..6]), (OUT, &[2, 9, 9, 9, 9, 9][..]));
 }
 
 /// Traffic counts as IPVS counts it: packets and bytes of IP, both ways, connections once, TTL and MTU checked after.

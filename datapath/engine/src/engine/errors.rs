@@ -8,11 +8,11 @@ use std::cell::Cell;
 use super::{Engine, Verdict, hop_of, room_to};
 use crate::conn::Side;
 use crate::drop::DropReason;
-use crate::flow::Flow;
+use crate::flow::{Address, Flow};
 use crate::forward::icmp::{self, Quote, Refusal};
 use crate::forward::nat::End;
 use crate::forward::{decrement_ttl, tun};
-use crate::real::Method;
+use crate::real::{Method, Path};
 use crate::time::Now;
 use crate::wire::{Fragment, Headers, Packet};
 
@@ -101,8 +101,8 @@ impl Engine {
         self.refuse(packet, headers, Refusal::TooBig(room as u32), DropReason::TooBig, now)
     }
 
-    /// Answers the packet's sender with an ICMP error, from the address that it sent to, back the way it came. The
-    /// packet counts as dropped; the answer goes out in its frame.
+    /// Answers the packet's sender with an ICMP error, back the way it came: a client from the VIP that it sent to, a real
+    /// server from an address of the director on its side. The packet counts as dropped; the answer goes out in its frame.
     #[cold]
     pub(super) fn refuse(
         &self,
@@ -112,7 +112,7 @@ impl Engine {
         reason: DropReason,
         now: Now,
     ) -> Result<Verdict, DropReason> {
-        let source = headers.flow.dst.address;
+        let source = self.own_address(&headers.flow).unwrap_or(headers.flow.dst.address);
         if matches!(headers.fragment, Fragment::Later(_)) || !self.icmp.spend(now) {
             return Err(reason);
         }
@@ -122,6 +122,17 @@ impl Engine {
         self.counters.count_drop(reason);
         self.counters.icmp_sent.add(1);
         Ok(Verdict::Reflect)
+    }
+}
+
+impl Engine {
+    /// The director's address towards the real server that sent this; `None` for a client's packet.
+    fn own_address(&self, flow: &Flow) -> Option<Address> {
+        let (conn, side) = self.shared.table.lookup(flow, self.shared.table.hash(flow))?;
+        let Path::Hop(hop) = self.shared.arena.get(conn.real()).path() else { return None };
+        let interface = self.snapshot.interface(self.shared.hops.get(hop).interface)?;
+        let family = flow.family();
+        (side == Side::Out).then(|| interface.addresses.iter().find(|address| address.family() == family))?.copied()
     }
 }
 

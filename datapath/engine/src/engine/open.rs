@@ -5,12 +5,12 @@
 
 use xvs_sdk::Request;
 
-use super::Engine;
+use super::{Engine, Shared};
 use crate::conn::{Conn, Flags, NewConn, Side, Status, tcp};
 use crate::drop::DropReason;
 use crate::flow::{Address, Endpoint, Flow, FlowHash, Protocol};
 use crate::real::{Method, Path, RealId};
-use crate::route::Target;
+use crate::route::{Routes, Target};
 use crate::time::Now;
 use crate::wire::{Headers, TcpFlags};
 
@@ -22,9 +22,11 @@ impl Engine {
     #[cold]
     pub(super) fn open(&self, headers: &Headers, hash: FlowHash, now: Now) -> Result<(Conn<'_>, Side), DropReason> {
         let flow = &headers.flow;
+        let opens = flow.protocol != Protocol::TCP || headers.tcp.0 & (TcpFlags::SYN | TcpFlags::ACK) == TcpFlags::SYN;
         let Some(service) = self.snapshot.service(flow) else {
-            let known = self.snapshot.is_virtual(flow.dst.address);
-            return Err(if known { DropReason::NoService } else { DropReason::NoConnectionReply });
+            // A client's packet for a service that was removed a moment ago, or a late one of a NAT real server.
+            let to_us = self.snapshot.is_virtual(flow.dst.address) || flow.protocol == Protocol::TCP && opens;
+            return Err(if to_us { DropReason::NoService } else { DropReason::NoConnectionReply });
         };
         if flow.protocol == Protocol::TCP && (!headers.tcp.has(TcpFlags::SYN) || headers.tcp.has(TcpFlags::RST)) {
             return Err(DropReason::NoConnectionTcp);
@@ -40,7 +42,7 @@ impl Engine {
         if let Some(found) = self.shared.table.lookup(flow, hash).filter(|found| self.holds(found, headers, now)) {
             return Ok(found);
         }
-        let real = turn.pick(&self.shared.arena, &request(flow, hash)).ok_or(DropReason::NoServer)?;
+        let real = turn.pick(&self.shared.arena, &request(flow, hash, now)).ok_or(DropReason::NoServer)?;
         let conn = self.enter(flow, hash, real, service.number, now)?;
         self.counters.real_conn(real);
         self.counters.opened.add(1);
@@ -83,12 +85,19 @@ impl Engine {
 
     /// The way to a client, with the search for its MAC already begun.
     pub(super) fn path_to(&self, client: Address) -> Path {
-        match self.snapshot.routes().lookup(client) {
+        self.shared.path_to(self.snapshot.routes(), client)
+    }
+}
+
+impl Shared {
+    /// The way to a client by these routes. A MAC that is not known yet is asked for.
+    pub fn path_to(&self, routes: &Routes, client: Address) -> Path {
+        match routes.lookup(client) {
             Some(Target::Via { interface, gateway, .. }) => {
                 let neighbour = gateway.unwrap_or(client);
-                let Some(hop) = self.shared.hops.intern(interface, neighbour) else { return Path::NoRoute };
-                if self.shared.hops.get(hop).mac.is_none() {
-                    self.shared.hops.want(hop);
+                let Some(hop) = self.hops.intern(interface, neighbour) else { return Path::NoRoute };
+                if self.hops.get(hop).mac.is_none() {
+                    self.hops.want(hop);
                 }
                 Path::Hop(hop)
             }
@@ -97,10 +106,21 @@ impl Engine {
             Some(Target::Nowhere) | None => Path::NoRoute,
         }
     }
+
+    /// Finds the ways of all NAT connections' answers again, after routes have changed. For the control side: it walks
+    /// the whole table.
+    pub fn reroute_replies(&self, routes: &Routes) {
+        for conn in self.table.iter().filter(|conn| conn.status().flags.method() == Method::Nat) {
+            let path = self.path_to(routes, conn.client().address);
+            if path != conn.reply_path() {
+                conn.set_reply_path(path);
+            }
+        }
+    }
 }
 
 /// What a scheduler is told of a new connection.
-pub(crate) fn request(flow: &Flow, hash: FlowHash) -> Request {
+pub(crate) fn request(flow: &Flow, hash: FlowHash, now: Now) -> Request {
     Request {
         client: flow.src.address.octets16(),
         virtual_address: flow.dst.address.octets16(),
@@ -109,5 +129,6 @@ pub(crate) fn request(flow: &Flow, hash: FlowHash) -> Request {
         protocol: flow.protocol.0,
         flags: 0,
         hash: hash.0,
+        now_s: now.millis() / 1000,
     }
 }

@@ -27,7 +27,8 @@ pub(super) fn client_port(request: &xvs_sdk::Request) -> u16 {
 /// SipHash-1-3 of four bytes, its low 32 bits: the kernel's `hsiphash_1u32` on 64-bit machines, with a key whose two
 /// words are equal. Aumasson and Bernstein, "SipHash: a fast short-input PRF" (2012).
 pub(super) fn siphash13(value: u32, key: u64) -> u32 {
-    const INITIAL: [u64; 4] = [0x736f_6d65_7073_6575, 0x646f_7261_6e64_6f6d, 0x6c79_6765_6e65_7261, 0x7465_6462_7974_6573];
+    const INITIAL: [u64; 4] =
+        [0x736f_6d65_7073_6575, 0x646f_7261_6e64_6f6d, 0x6c79_6765_6e65_7261, 0x7465_6462_7974_6573];
     const LENGTH: u64 = 4;
     let mut state = INITIAL.map(|word| word ^ key);
     let last = LENGTH << 56 | u64::from(value);

@@ -3,8 +3,20 @@
 //! They implement the same trait as plugins do (`xvs_sdk::Scheduler`); [`Builtin`] makes one of them out of a name.
 //! It is an enum and not a trait object, so that a pick costs no indirect call.
 
+mod cache;
+pub mod dh;
+pub mod fo;
+mod hash;
+pub mod lblc;
+pub mod lblcr;
 pub mod lc;
+pub mod mh;
+pub mod nq;
+pub mod ovf;
 pub mod rr;
+pub mod sed;
+pub mod sh;
+pub mod twos;
 pub mod wlc;
 pub mod wrr;
 
@@ -53,6 +65,25 @@ builtins! {
     WeightedRoundRobin("wrr") = wrr::WeightedRoundRobin;
     LeastConnection("lc") = lc::LeastConnection;
     WeightedLeastConnection("wlc") = wlc::WeightedLeastConnection;
+    ShortestExpectedDelay("sed") = sed::ShortestExpectedDelay;
+    NeverQueue("nq") = nq::NeverQueue;
+    WeightedFailover("fo") = fo::WeightedFailover;
+    Overflow("ovf") = ovf::Overflow;
+    TwoChoices("twos") = twos::TwoChoices;
+    DestinationHash("dh") = dh::DestinationHash;
+    SourceHash("sh") = sh::SourceHash;
+    Maglev("mh") = mh::Maglev;
+    Locality("lblc") = lblc::Locality;
+    LocalityWithReplication("lblcr") = lblcr::LocalityWithReplication;
+}
+
+impl Builtin {
+    /// May this pick of it stand? A usable server may. `lblc` may also send an address to the server where it was,
+    /// although that is at its threshold: the kernel's habit.
+    pub fn accepts<R: Reals + ?Sized>(&self, reals: &R, index: usize) -> bool {
+        let keeps = || matches!(self, Builtin::Locality(_)) && reals.weight(index) > 0;
+        index < reals.len() && (reals.is_usable(index) || keeps())
+    }
 }
 
 /// Where a cursor points after a change of the list: it follows its server, and steps back when that one is removed.
@@ -65,6 +96,11 @@ fn follow(cursor: Option<usize>, change: Change) -> Option<usize> {
     }
 }
 
+/// Greatest common divisor; of 0 and a number, the number.
+fn gcd(a: i64, b: i64) -> i64 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
@@ -74,6 +110,7 @@ pub(crate) mod tests {
     pub(crate) struct Named {
         name: &'static str,
         weight: i32,
+        last_weight: i32,
         active: u32,
         total: u32,
         overloaded: bool,
@@ -99,11 +136,37 @@ pub(crate) mod tests {
         fn is_overloaded(&self, index: usize) -> bool {
             self.0[index].overloaded
         }
+        fn last_weight(&self, index: usize) -> i32 {
+            self.0[index].last_weight
+        }
+        /// A is 10.0.0.1:80, B is 10.0.0.2:80 and so on.
+        fn address(&self, index: usize) -> ([u8; 16], u16) {
+            (v4([10, 0, 0, self.0[index].name.as_bytes()[0] - b'A' + 1]), 80)
+        }
+    }
+
+    /// The clients of the reference's vectors for `sh` and `mh`.
+    pub(crate) const CLIENTS: [[u8; 4]; 5] =
+        [[192, 168, 1, 10], [192, 168, 1, 11], [10, 1, 2, 3], [203, 0, 113, 77], [8, 8, 8, 8]];
+
+    /// An IPv4 address as a request has it.
+    pub(crate) fn v4([a, b, c, d]: [u8; 4]) -> [u8; 16] {
+        [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
+    }
+
+    /// A request of a client.
+    pub(crate) fn from_v4(client: [u8; 4]) -> Request {
+        Request { client: v4(client), ..Request::default() }
+    }
+
+    /// A request for a virtual address.
+    pub(crate) fn to_v4(virtual_address: [u8; 4]) -> Request {
+        Request { virtual_address: v4(virtual_address), ..Request::default() }
     }
 
     /// A scheduler and its servers; every pick opens a connection that never closes.
     pub(crate) struct Bench<S> {
-        scheduler: S,
+        pub(crate) scheduler: S,
         reals: List,
         pub(crate) udp: bool,
     }
@@ -122,8 +185,23 @@ pub(crate) mod tests {
             self.reals.0.iter().position(|real| real.name == name).unwrap()
         }
 
+        /// The name of the server at an index.
+        pub(crate) fn name(&self, index: usize) -> &'static str {
+            self.reals.0[index].name
+        }
+
+        pub(crate) fn reals(&self) -> &List {
+            &self.reals
+        }
+
+        /// Adds a server, and the scheduler does not hear of it.
+        pub(crate) fn add_silently(&mut self, name: &'static str, weight: i32) {
+            let last_weight = weight;
+            self.reals.0.insert(0, Named { name, weight, last_weight, active: 0, total: 0, overloaded: false });
+        }
+
         pub(crate) fn add(&mut self, name: &'static str, weight: i32) {
-            self.reals.0.insert(0, Named { name, weight, active: 0, total: 0, overloaded: false });
+            self.add_silently(name, weight);
             self.scheduler.reals_changed(&self.reals, Change::Added(0));
         }
 
@@ -135,13 +213,27 @@ pub(crate) mod tests {
 
         pub(crate) fn edit(&mut self, name: &str, weight: i32) {
             let index = self.index(name);
-            self.reals.0[index].weight = weight;
+            let real = &mut self.reals.0[index];
+            real.weight = weight;
+            real.last_weight = if weight == 0 { real.last_weight } else { weight };
             self.scheduler.reals_changed(&self.reals, Change::Edited(index));
         }
 
         pub(crate) fn overload(&mut self, name: &str, overloaded: bool) {
             let index = self.index(name);
             self.reals.0[index].overloaded = overloaded;
+        }
+
+        /// Sets a server's numbers of connections.
+        pub(crate) fn load(&mut self, name: &str, active: u32, total: u32) {
+            let index = self.index(name);
+            let real = &mut self.reals.0[index];
+            (real.active, real.total) = (active, total);
+        }
+
+        /// The name that a request gets, `-` for none; no connection is counted.
+        pub(crate) fn ask(&mut self, request: &Request) -> &'static str {
+            self.scheduler.pick(request, &self.reals).map_or("-", |index| self.name(index))
         }
     }
 

@@ -12,25 +12,43 @@ pub struct WeightedLeastConnection;
 
 impl Scheduler for WeightedLeastConnection {
     fn pick<R: Reals + ?Sized>(&mut self, _request: &Request, reals: &R) -> Option<usize> {
-        let mut least = (0..reals.len()).find(|&index| reals.is_usable(index))?;
-        let mut load = load_of(reals, least);
-        for index in least + 1..reals.len() {
-            if reals.is_overloaded(index) {
-                continue;
-            }
-            let other = load_of(reals, index);
-            // overhead / weight, compared without dividing; a weight of 0 makes the left side 0, which never wins.
-            if load.0 * other.1 > other.0 * load.1 {
-                (least, load) = (index, other);
-            }
-        }
-        Some(least)
+        least(reals, |index| reals.overhead(index))
     }
 }
 
-/// Overhead and weight.
-fn load_of<R: Reals + ?Sized>(reals: &R, index: usize) -> (i128, i128) {
-    (reals.overhead(index).into(), reals.weight(index).into())
+/// The first usable server of the least cost in proportion to its weight.
+pub(super) fn least<R: Reals + ?Sized>(reals: &R, cost: impl Fn(usize) -> u64) -> Option<usize> {
+    let first = (0..reals.len()).find(|&index| reals.is_usable(index))?;
+    let load = |index: usize| Load { index, cost: cost(index), weight: reals.weight(index) };
+    let mut least = load(first);
+    for index in first + 1..reals.len() {
+        if reals.is_overloaded(index) {
+            continue;
+        }
+        let other = load(index);
+        if other.is_below(&least) {
+            least = other;
+        }
+    }
+    Some(least.index)
+}
+
+/// What a server bears in proportion to what it can bear.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Load {
+    /// The server.
+    pub(super) index: usize,
+    /// What it bears.
+    pub(super) cost: u64,
+    /// What it can bear. With 0 it is never below another one.
+    pub(super) weight: i32,
+}
+
+impl Load {
+    /// Strictly less than another one? Compared without dividing.
+    pub(super) fn is_below(&self, other: &Load) -> bool {
+        i128::from(self.cost) * i128::from(other.weight) < i128::from(other.cost) * i128::from(self.weight)
+    }
 }
 
 #[cfg(test)]

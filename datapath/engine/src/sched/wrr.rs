@@ -9,6 +9,8 @@
 
 use xvs_sdk::{Change, Reals, Request, Scheduler};
 
+use super::gcd;
+
 /// State of `wrr`.
 #[derive(Clone, Debug)]
 pub struct WeightedRoundRobin {
@@ -36,10 +38,6 @@ impl WeightedRoundRobin {
         self.top = weights().max().map_or(0, |largest| largest - (self.step - 1));
         self.cursor = None;
     }
-}
-
-fn gcd(a: i64, b: i64) -> i64 {
-    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 impl Scheduler for WeightedRoundRobin {

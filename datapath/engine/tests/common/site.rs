@@ -50,6 +50,9 @@ pub struct Site {
     workers: u32,
 }
 
+/// The director's addresses towards the real servers.
+pub const DIP: [&str; 2] = ["10.0.0.254", "fd00::fe"];
+
 /// The numbers of real servers that a site has room for.
 pub const REALS: usize = 512;
 
@@ -71,7 +74,8 @@ impl Site {
             shared.hops.resolve(hop, GATEWAY);
             hop
         });
-        let interfaces = vec![interface("front", CLIENTS, FRONT), interface("back", SERVERS, BACK)];
+        let mut interfaces = vec![interface("front", CLIENTS, FRONT), interface("back", SERVERS, BACK)];
+        interfaces[1].addresses = DIP.map(address).to_vec();
         let engine = Engine::new(shared.clone(), Arc::default(), Arc::new(Counters::new(REALS)), 0, 1);
         let services = Vec::new();
         let now = Now::from_secs(1000);
