@@ -8,8 +8,11 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::control::protocol::Protocol;
 
 /// A layer-4 load balancer: Linux Virtual Server's work, on AF_XDP.
+///
+/// `xvs run` is the director; the other commands ask it, or work on files alone. Rules are also changed by `xvsadm`,
+/// which takes ipvsadm's commands.
 #[derive(Debug, Parser)]
-#[command(name = "xvs", version, about, long_about = None, propagate_version = true)]
+#[command(name = "xvs", version, about, propagate_version = true)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]

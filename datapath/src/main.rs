@@ -1,6 +1,6 @@
 //! `xvs`: the director and what people ask of it.
 
-use std::io::Write;
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -10,8 +10,9 @@ use tracing_subscriber::EnvFilter;
 
 use xvs::cli::{Cli, Command, Log};
 use xvs::config::Desired;
-use xvs::control::client::{self, Client};
+use xvs::control::client::{self, Client, ClientError};
 use xvs::control::protocol::{Action, Answer};
+use xvs::control::supported;
 use xvs::{render, replay, run};
 use xvs_engine::sched::Builtin;
 
@@ -21,13 +22,21 @@ struct Failure {
     code: u8,
 }
 
-/// The exit code when no director answers, or it refuses.
-const NO_DIRECTOR: u8 = 20;
+/// Exit codes beside those of [`run::RunError`] and [`replay::ReplayError`]: the director refused; nobody answers; the
+/// command line is wrong (EX_USAGE).
 const REFUSED: u8 = 1;
+const NO_DIRECTOR: u8 = 20;
+const USAGE: u8 = 64;
+/// The same as of a director that lacks rights.
+const NO_PRIVILEGE: u8 = 4;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    match dispatch(cli) {
+    let outcome = match Cli::try_parse() {
+        Ok(cli) => dispatch(cli),
+        Err(error) if !error.use_stderr() => print(&error.render().to_string()),
+        Err(error) => Err(Failure { message: usage(&error), code: USAGE }),
+    };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure { message, code }) => {
             // Nowhere else to say it.
@@ -35,6 +44,19 @@ fn main() -> ExitCode {
             ExitCode::from(code)
         }
     }
+}
+
+/// clap's message in one line: what is wrong, what was meant perhaps, and where to read on.
+fn usage(error: &clap::Error) -> String {
+    use clap::error::ErrorKind;
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return "what is to be done? `xvs --help` lists the commands".into();
+    }
+    let text = error.render().to_string();
+    let told = text.split("\n\nUsage:").next().unwrap_or_default();
+    let told = told.split("\n\nFor more information").next().unwrap_or_default();
+    let words: Vec<&str> = told.trim_start_matches("error: ").split_whitespace().collect();
+    format!("{}; see `xvs --help`", words.join(" ").trim_end_matches('.'))
 }
 
 fn dispatch(cli: Cli) -> Result<(), Failure> {
@@ -71,10 +93,9 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         }
         Command::Check { file, json } => check(&file, json),
         Command::Apply { file, dry_run, json } => {
+            let document = run::read_text(&file).map_err(failure)?;
             // Checked here first: problems are told with the file's name, and need no director.
-            read(&file)?;
-            let document = std::fs::read_to_string(&file)
-                .map_err(|source| failure(run::RunError::File { path: file.clone(), source }))?;
+            validate(&file, &document)?;
             ask(control, Action::Apply { document, dry_run }, json, |answer| match answer {
                 Answer::Plan(changes) if changes.is_empty() => Some("nothing to change\n".to_owned()),
                 Answer::Plan(changes) => Some(changes.iter().map(|change| format!("{change}\n")).collect()),
@@ -82,7 +103,8 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             })
         }
         Command::Replay(options) => {
-            let summary = replay::replay(&options).map_err(|error| Failure { code: error.exit_code(), message: error.to_string() })?;
+            let summary = replay::replay(&options)
+                .map_err(|error| Failure { code: error.exit_code(), message: error.to_string() })?;
             print(&summary)
         }
     }
@@ -92,23 +114,43 @@ fn failure(error: run::RunError) -> Failure {
     Failure { code: error.exit_code(), message: error.to_string() }
 }
 
-fn read(file: &Path) -> Result<Desired, Failure> {
-    let document = run::read_config(file).map_err(failure)?;
-    Desired::validate(document, Builtin::NAMES).map_err(|problems| failure(problems.into()))
+/// Everything that is wrong with a configuration, and everything that this version does not serve.
+fn validate(file: &Path, text: &str) -> Result<Desired, Failure> {
+    let desired = Desired::read(text, &file.to_string_lossy(), Builtin::NAMES);
+    let desired = desired.map_err(|problems| failure(problems.into()))?;
+    let refusals = supported::refusals(desired.services());
+    if refusals.is_empty() {
+        return Ok(desired);
+    }
+    let lines: Vec<String> =
+        refusals.iter().map(|refusal| format!("{}: {}", file.display(), refusal.message)).collect();
+    Err(failure(run::RunError::Configuration(lines.join("\n"))))
 }
 
 fn check(file: &Path, json: bool) -> Result<(), Failure> {
-    let desired = read(file)?;
+    #[derive(Serialize)]
+    struct Summary<'a> {
+        right: bool,
+        problems: Vec<&'a str>,
+        interfaces: usize,
+        services: usize,
+        servers: usize,
+    }
+    let text = run::read_text(file).map_err(failure)?;
+    let desired = match validate(file, &text) {
+        Ok(desired) => desired,
+        Err(wrong) => {
+            if json {
+                let problems = wrong.message.lines().collect();
+                print_json(&Summary { right: false, problems, interfaces: 0, services: 0, servers: 0 })?;
+            }
+            return Err(wrong);
+        }
+    };
     let servers: usize = desired.services().iter().map(|service| service.servers.len()).sum();
     let (interfaces, services) = (desired.interfaces().len(), desired.services().len());
     if json {
-        #[derive(Serialize)]
-        struct Summary {
-            interfaces: usize,
-            services: usize,
-            servers: usize,
-        }
-        return print_json(&Summary { interfaces, services, servers });
+        return print_json(&Summary { right: true, problems: Vec::new(), interfaces, services, servers });
     }
     print(&format!("{}: right; {interfaces} interfaces, {services} services, {servers} real servers\n", file.display()))
 }
@@ -121,7 +163,10 @@ fn ask(
     text: impl Fn(&Answer) -> Option<String>,
 ) -> Result<(), Failure> {
     let path = control.unwrap_or_else(client::socket_path);
-    let no_director = |error: client::ClientError| Failure { message: error.to_string(), code: NO_DIRECTOR };
+    let no_director = |error: ClientError| {
+        let code = if matches!(error, ClientError::Permission { .. }) { NO_PRIVILEGE } else { NO_DIRECTOR };
+        Failure { message: error.to_string(), code }
+    };
     let mut client = Client::connect(&path).map_err(no_director)?;
     let answer = client.call(action).map_err(no_director)?;
     let answer = answer.map_err(|refusal| Failure { message: refusal.message, code: REFUSED })?;
@@ -141,13 +186,23 @@ fn print_json(value: &impl Serialize) -> Result<(), Failure> {
 }
 
 fn print(text: &str) -> Result<(), Failure> {
-    let written = std::io::stdout().lock().write_all(text.as_bytes());
+    let mut stdout = std::io::stdout().lock();
+    let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    if written.as_ref().is_err_and(|error| error.kind() == ErrorKind::BrokenPipe) {
+        // Whoever read it has read enough (`| head`).
+        return Ok(());
+    }
     written.map_err(|error| Failure { message: format!("can not write: {error}"), code: REFUSED })
 }
 
 fn start_log(form: Log) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        // A log file is no place for colours.
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false);
     match form {
         Log::Human => builder.init(),
         Log::Json => builder.json().init(),

@@ -1,41 +1,44 @@
 //! `xvs replay`: a capture through the same engine, without root, NIC or clock.
 //!
-//! Time is the capture's. There is one interface, with the first `gateway_mac` of the configuration as everybody's next
+//! Time is the capture's, from its first frame on; a frame that is stamped earlier than the one before it comes at the
+//! same time as that. There is one interface, with the first `gateway_mac` of the configuration as everybody's next
 //! hop; tunnels start from documentation addresses (192.0.2.254, 2001:db8::fe). Frames that the XDP program would have
 //! left to the kernel are dropped here with the reason that says so. The hash key is fixed, so a replay repeats.
 
-use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Write};
-use std::net::{Ipv4Addr, Ipv6Addr};
-use std::path::{Path as FilePath, PathBuf};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use pcap_file::DataLink;
-use pcap_file::pcap::{PcapHeader, PcapPacket, PcapReader, PcapWriter};
 use serde::Serialize;
 
 use xvs_engine::counters::Counters;
 use xvs_engine::engine::{Engine, Shared, Sizes, Verdict};
 use xvs_engine::flow::{Address, Family, Flow, HashKey};
 use xvs_engine::hop::{Interface, InterfaceId, Port, Tagging};
-use xvs_engine::real::{Generation, Path};
+use xvs_engine::real::{Path, RealId};
 use xvs_engine::route::{Route, Routes, Target};
 use xvs_engine::sched::Builtin;
+use xvs_engine::service::Service;
 use xvs_engine::snapshot::Snapshot;
 use xvs_engine::time::Now;
-use xvs_engine::wire::{Packet, Tags};
+use xvs_engine::wire::{Mac, Packet, Tags};
+use xvs_redirect::Key;
 
 use crate::cli::Replay;
-use crate::config::document::Compat;
 use crate::config::{Desired, Problem, desired};
-use crate::control::book::{Book, Effect};
+use crate::control::book::{Book, Outside};
 use crate::control::protocol::Refusal;
+use crate::control::{supported, timeouts};
 use crate::run::{self, RunError};
+
+mod capture;
+
+use capture::{Capture, FRAME_MAX, Lines, Output};
 
 /// Room before each packet, as AF_XDP leaves it.
 const HEADROOM: usize = 256;
-/// Longest frame of a capture.
-const FRAME_MAX: usize = 65_536;
 /// MTU of the one interface.
 const MTU: u32 = 1500;
 /// The director's MAC, locally administered.
@@ -44,8 +47,8 @@ const OWN_MAC: [u8; 6] = [0x02, 0x78, 0x76, 0x73, 0x00, 0x01];
 const GATEWAY_MAC: [u8; 6] = [0x02, 0x78, 0x76, 0x73, 0x00, 0x02];
 const SOURCE4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 254);
 const SOURCE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0xfe);
-/// Servers and next hops that a replay has room for.
-const REALS: usize = 1 << 14;
+/// Next hops that a replay has room for: the two that there are.
+const HOPS: usize = 16;
 
 /// Why a replay failed.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +63,12 @@ pub enum ReplayError {
         path: PathBuf,
         /// The system's answer.
         source: io::Error,
+    },
+    /// Two of the files are one.
+    #[error("{path}: it is written and read; name another file")]
+    SameFile {
+        /// Its path.
+        path: PathBuf,
     },
     /// The capture is not one that can be replayed.
     #[error("{path}: frame {frame}: {what}")]
@@ -78,7 +87,7 @@ impl ReplayError {
     pub fn exit_code(&self) -> u8 {
         match self {
             ReplayError::Run(error) => error.exit_code(),
-            ReplayError::File { .. } => 3,
+            ReplayError::File { .. } | ReplayError::SameFile { .. } => 3,
             ReplayError::Capture { .. } => 12,
         }
     }
@@ -105,33 +114,23 @@ struct Line {
 pub fn replay(options: &Replay) -> Result<String, ReplayError> {
     let document = run::read_config(&options.config)?;
     let desired = Desired::validate(document, Builtin::NAMES).map_err(RunError::from)?;
-    let (engine, shared) = engine(&desired)?;
+    let (mut engine, shared) = engine(&desired)?;
 
-    let input = BufReader::new(open(&options.pcap_in)?);
-    let bad = |frame, what: String| ReplayError::Capture { path: options.pcap_in.clone(), frame, what };
-    let mut reader = PcapReader::new(input).map_err(|error| bad(0, format!("not a pcap file: {error}")))?;
-    if reader.header().datalink != DataLink::ETHERNET {
-        return Err(bad(0, format!("its link type is {:?}; only Ethernet can be replayed", reader.header().datalink)));
-    }
-    let header = PcapHeader { datalink: DataLink::ETHERNET, ..PcapHeader::default() };
-    let output = BufWriter::new(create(&options.pcap_out)?);
-    let mut writer = PcapWriter::with_header(output, header).map_err(|error| bad(0, error.to_string()))?;
-    let mut lines = match &options.verdicts {
-        Some(path) => Some(BufWriter::new(create(path)?)),
-        None => None,
-    };
+    let mut capture = Capture::open(&options.pcap_in)?;
+    refuse_same(options)?;
+    let mut output = Output::create(&options.pcap_out, capture.resolution())?;
+    let mut lines = options.verdicts.as_deref().map(Lines::create).transpose()?;
 
     let mut chunk = vec![0; HEADROOM + FRAME_MAX];
     let mut counts = [0u64; 2];
-    let mut frame = 0;
-    while let Some(packet) = reader.next_packet() {
-        frame += 1;
-        let packet = packet.map_err(|error| bad(frame, error.to_string()))?;
-        let bytes = packet.data.get(..packet.data.len().min(FRAME_MAX)).unwrap_or_default();
-        chunk[HEADROOM..HEADROOM + bytes.len()].copy_from_slice(bytes);
-        let now = Now::from_millis(packet.timestamp.as_millis() as u64);
-        let Some(mut moving) = Packet::new(&mut chunk, HEADROOM, HEADROOM + bytes.len()) else { continue };
-        let (verdict, flow) = run_frame(&engine, &mut moving, now);
+    let (mut frames, mut now) = (0, Now::default());
+    while let Some(frame) = capture.next()? {
+        frames += 1;
+        now = now.max(frame.time);
+        engine.expire(now);
+        chunk[HEADROOM..HEADROOM + frame.bytes.len()].copy_from_slice(&frame.bytes);
+        let Some(mut packet) = Packet::new(&mut chunk, HEADROOM, HEADROOM + frame.bytes.len()) else { continue };
+        let (verdict, flow) = run_frame(&engine, &mut packet, now);
         let (word, reason) = match verdict {
             Verdict::Transmit(_) => ("transmit", None),
             Verdict::Reflect => ("answer", None),
@@ -140,29 +139,37 @@ pub fn replay(options: &Replay) -> Result<String, ReplayError> {
             Verdict::Drop(reason) => ("drop", Some(reason.name())),
         };
         if reason.is_none() {
-            let sent = moving.bytes();
-            let packet = PcapPacket::new(packet.timestamp, sent.len() as u32, sent);
-            writer.write_packet(&packet).map_err(|error| bad(frame, error.to_string()))?;
+            output.write(frame.stamp, packet.bytes())?;
         }
         counts[usize::from(reason.is_some())] += 1;
         if let Some(lines) = &mut lines {
             let server = flow.and_then(|flow| server_of(&shared, &flow));
             let flow = flow.map(|flow| format!("{} {} -> {}", flow.protocol, flow.src, flow.dst));
-            let line = Line { frame, time_ms: now.millis(), verdict: word, reason, flow, server };
-            let path = options.verdicts.clone().unwrap_or_default();
-            serde_json::to_writer(&mut *lines, &line)
-                .map_err(io::Error::from)
-                .and_then(|()| lines.write_all(b"\n"))
-                .map_err(|source| ReplayError::File { path, source })?;
+            let time_ms = frame.stamp.as_millis() as u64;
+            lines.write(&Line { frame: frames, time_ms, verdict: word, reason, flow, server })?;
         }
     }
-    for (writer, path) in [(lines.as_mut(), options.verdicts.as_ref())] {
-        if let (Some(writer), Some(path)) = (writer, path) {
-            writer.flush().map_err(|source| ReplayError::File { path: path.clone(), source })?;
-        }
-    }
+    output.finish()?;
+    lines.map_or(Ok(()), Lines::finish)?;
     let [sent, dropped] = counts;
-    Ok(format!("{frame} frames: {sent} sent, {dropped} dropped; {} connections at the end\n", shared.table.len()))
+    let living = shared.table.iter().filter(|conn| conn.expires_in(now) > 0).count();
+    Ok(format!("{frames} frames: {sent} sent, {dropped} dropped; {living} connections at the end\n"))
+}
+
+/// Is a file to be written that is read, or written twice? It would be emptied before it is read.
+fn refuse_same(options: &Replay) -> Result<(), ReplayError> {
+    let file = |path: &PathBuf| std::fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()));
+    let mut seen = vec![file(&options.config), file(&options.pcap_in)];
+    for path in [Some(&options.pcap_out), options.verdicts.as_ref()].into_iter().flatten() {
+        let this = file(path);
+        let again = options.verdicts.as_ref() == Some(&options.pcap_out);
+        let regular = std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file());
+        if again || regular && seen.contains(&this) {
+            return Err(ReplayError::SameFile { path: path.clone() });
+        }
+        seen.push(this);
+    }
+    Ok(())
 }
 
 fn run_frame(engine: &Engine, packet: &mut Packet<'_>, now: Now) -> (Verdict, Option<Flow>) {
@@ -180,42 +187,54 @@ fn server_of(shared: &Shared, flow: &Flow) -> Option<String> {
     Some(shared.arena.get(conn.real()).endpoint().to_string())
 }
 
-fn open(path: &FilePath) -> Result<File, ReplayError> {
-    File::open(path).map_err(|source| ReplayError::File { path: path.to_owned(), source })
+/// The one network of a replay: everybody is reached by the same next hop, and nothing needs to be steered.
+struct Surroundings<'a> {
+    shared: &'a Shared,
+    mac: Mac,
 }
 
-fn create(path: &FilePath) -> Result<File, ReplayError> {
-    File::create(path).map_err(|source| ReplayError::File { path: path.to_owned(), source })
+impl Outside for Surroundings<'_> {
+    fn publish(&mut self, _services: &[Arc<Service>]) {}
+
+    fn steer(&mut self, _key: &Key) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    fn unsteer(&mut self, _key: &Key) {}
+
+    fn route(&mut self, real: RealId, server: IpAddr) {
+        let family = Address::from(server).family();
+        let source = match family {
+            Family::Inet => Address::v4(SOURCE4.octets()),
+            Family::Inet6 => Address::v6(SOURCE6.octets()),
+        };
+        if let Some(hop) = self.shared.hops.intern(InterfaceId(0), gateway_address(family)) {
+            self.shared.hops.resolve(hop, self.mac);
+            self.shared.arena.get(real).set_path(Path::Hop(hop), MTU, Some(source));
+        }
+    }
 }
 
 /// An engine with the configuration's rules in force.
 fn engine(desired: &Desired) -> Result<(Engine, Arc<Shared>), ReplayError> {
-    let generation = match desired.director().compat {
-        Compat::New => Generation::New,
-        Compat::Old => Generation::Old,
-    };
-    let sizes = Sizes { connections: desired.capacity(), reals: REALS, hops: REALS };
-    let shared = Arc::new(Shared::new(sizes, HashKey::from_bytes([0x78; 32]), generation));
-    let counters = Arc::new(Counters::new(REALS));
+    let refusals = supported::refusals(desired.services());
+    if !refusals.is_empty() {
+        let lines: Vec<String> = refusals.into_iter().map(|refusal| refusal.message).collect();
+        return Err(RunError::Refused(lines.join("\n")).into());
+    }
+    let servers: usize = desired.services().iter().map(|state| state.servers.len()).sum();
+    let sizes = Sizes { connections: desired.capacity(), reals: servers.max(1), hops: HOPS };
+    let shared = run::tables(desired, sizes, HashKey::from_bytes([0x78; 32]))?;
+    let counters = Arc::new(Counters::new(servers.max(1)));
     let mut book = Book::new(shared.clone(), vec![counters.clone()]);
     let gateway = desired.interfaces().iter().find_map(|interface| interface.gateway);
     let mac = gateway.map_or(GATEWAY_MAC, |gateway| gateway.mac.0);
+    let mut outside = Surroundings { shared: &shared, mac };
     let refused = |refusal: Refusal| RunError::Refused(refusal.message);
     for state in desired.services() {
-        book.add_service(state.spec.clone()).map_err(refused)?;
+        book.open_service(state.spec.clone()).map_err(refused)?;
         for server in &state.servers {
-            for effect in book.add_server(&state.spec.id, *server).map_err(refused)? {
-                let Effect::Route(real) = effect else { continue };
-                let server = Address::from(server.address.ip());
-                let source = match server.family() {
-                    Family::Inet => Address::v4(SOURCE4.octets()),
-                    Family::Inet6 => Address::v6(SOURCE6.octets()),
-                };
-                if let Some(hop) = shared.hops.intern(InterfaceId(0), gateway_address(server.family())) {
-                    shared.hops.resolve(hop, mac);
-                    shared.arena.get(real).set_path(Path::Hop(hop), MTU, Some(source));
-                }
-            }
+            book.add_server(&state.spec.id, *server, &mut outside).map_err(refused)?;
         }
     }
     for family in [Family::Inet, Family::Inet6] {
@@ -223,7 +242,7 @@ fn engine(desired: &Desired) -> Result<(Engine, Arc<Shared>), ReplayError> {
             shared.hops.resolve(hop, mac);
         }
     }
-    crate::control::report::set_timeouts(&shared, desired.timeouts());
+    timeouts::set(&shared, desired.timeouts());
     let tagging = gateway.and_then(|gateway| gateway.vlan).and_then(|vlan| Tags::new(&[(0x8100, vlan)]));
     let interface = Interface {
         name: desired.interfaces().first().map_or_else(|| "replay".to_owned(), |interface| interface.name.clone()),

@@ -4,14 +4,14 @@
 //! settings -> facts of the interfaces -> XDP programs attached -> sockets bound and registered -> workers started
 //!   -> rules in force, keys steered -> control socket -> "ready"
 //! ```
-//! Leaving goes backwards: the control socket, VIPs of our own, the XDP programs, the workers.
+//! Leaving goes backwards: the control socket, VIPs of our own, the XDP programs, the workers; the same if the start
+//! fails half way.
 
-use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, bounded, unbounded};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -23,28 +23,36 @@ use xvs_engine::real::Generation;
 use xvs_engine::sched::Builtin;
 use xvs_engine::snapshot::Snapshot;
 use xvs_engine::worker::Worker;
-use xvs_redirect::{Absent, Active, InterfaceSpec, Mode, Redirect};
+use xvs_redirect::Redirect;
 
-use crate::config::document::{AbsentWorker, Compat, Demand, Document, InterfaceTable, XdpMode};
+use crate::config::Desired;
+use crate::config::document::{Compat, Demand, Document, InterfaceTable};
 use crate::config::settings::FrameSettings;
-use crate::config::{Desired, Problem, desired};
 use crate::control::client;
 use crate::control::controller::{Controller, Inlets, Signal};
+use crate::control::datapath::Datapath;
 use crate::control::network::Network;
-use crate::control::report::{Facts, InterfaceFacts, WorkerFacts};
-use crate::control::socket::{self, SocketError};
+use crate::control::report::{Facts, WorkerFacts};
+use crate::control::socket;
 use crate::control::workers::{Handle, Public};
-use crate::kernel::{self, Mirror};
-use crate::xsk::{self, BindError, Binding, Frames, XskRings, ZeroCopy};
+use crate::kernel::Mirror;
+use crate::xsk::{self, Binding, Frames, XskRings};
+
+mod devices;
+mod error;
+
+use devices::{Device, attach, devices, gateways, interface_facts};
+pub use error::RunError;
 
 /// Real servers that the director has records for, removed ones with connections included.
 pub const REALS_MAX: usize = 1 << 17;
 /// Next hops that it has records for.
 pub const HOPS_MAX: usize = 1 << 16;
-/// Bytes of a chunk that the kernel keeps before a received packet, which tunnels grow into.
-const HEADROOM: u32 = 256;
-/// Ethernet header and two tags.
-const LINK_MAX: u32 = 22;
+/// Bytes that a place in the connection table takes when both families use it: a line, two lines, and two slots of an
+/// index that is never more than half full.
+const CONNECTION_BYTES: u64 = 64 + 128 + 32;
+/// The controller is not told of the kernel's news more often than this.
+const NEWS_PAUSE: Duration = Duration::from_millis(5);
 
 /// What the command line says.
 #[derive(Clone, Debug, Default)]
@@ -59,123 +67,20 @@ pub struct Options {
     pub busy_poll: bool,
 }
 
-/// Why the director does not run. Each kind has an exit code of its own.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// The configuration is wrong.
-    #[error("{0}")]
-    Configuration(String),
-    /// The configuration can not be read.
-    #[error("can not read {path}: {source}")]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// The system's answer.
-        source: io::Error,
-    },
-    /// No interface to serve.
-    #[error("no interface to serve: name one with --interface, or write an [[interface]] table into the configuration")]
-    NoInterface,
-    /// The interface or its kernel side is not as needed.
-    #[error(transparent)]
-    Kernel(#[from] kernel::Error),
-    /// The XDP program.
-    #[error(transparent)]
-    Redirect(#[from] xvs_redirect::Error),
-    /// The interfaces' queues do not match.
-    #[error(
-        "{first} has {first_queues} queues and {other} {other_queues}, and each worker needs one on both: make them equal \
-         (`ethtool -L {first} combined {fewer}`, the same for {other}), or set `queues = {fewer}` for both"
-    )]
-    Queues {
-        /// One interface.
-        first: String,
-        /// Its queues.
-        first_queues: u32,
-        /// Another one.
-        other: String,
-        /// Its queues.
-        other_queues: u32,
-        /// The smaller number.
-        fewer: u32,
-    },
-    /// A queue number that the interface does not have.
-    #[error("{interface} has {have} receive queues, `queues = {asked}` is too many: lower it, or `ethtool -L {interface} combined {asked}`")]
-    TooManyQueues {
-        /// The interface.
-        interface: String,
-        /// Its queues.
-        have: u32,
-        /// What was asked.
-        asked: u32,
-    },
-    /// Packets do not fit into a frame.
-    #[error(
-        "frames of {size} bytes hold packets of {room} bytes, {interface} has MTU {mtu}: set `size = 4096` in [frames], or lower the MTU"
-    )]
-    FrameSize {
-        /// The interface.
-        interface: String,
-        /// Its MTU.
-        mtu: u32,
-        /// Frame size.
-        size: u32,
-        /// What fits.
-        room: u32,
-    },
-    /// Sockets.
-    #[error(transparent)]
-    Bind(#[from] BindError),
-    /// The control socket.
-    #[error(transparent)]
-    Socket(#[from] SocketError),
-    /// The rules were refused.
-    #[error("the configuration is refused: {0}")]
-    Refused(String),
-    /// Threads, random numbers, signals.
-    #[error("can not {doing}: {source}")]
-    System {
-        /// What was tried.
-        doing: &'static str,
-        /// The system's answer.
-        source: io::Error,
-    },
-}
-
-impl RunError {
-    /// The exit code of the process.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            RunError::Configuration(_) | RunError::Refused(_) | RunError::NoInterface => 2,
-            RunError::File { .. } => 3,
-            RunError::Kernel(kernel::Error::NoPrivilege { .. })
-            | RunError::Redirect(xvs_redirect::Error::NoPrivilege) => 4,
-            RunError::Kernel(kernel::Error::NoSuchInterface { .. } | kernel::Error::NotEthernet { .. })
-            | RunError::Redirect(xvs_redirect::Error::NoSuchInterface { .. }) => 5,
-            RunError::Redirect(xvs_redirect::Error::Busy { .. } | xvs_redirect::Error::Taken { .. }) => 6,
-            RunError::Redirect(xvs_redirect::Error::Unsupported { .. } | xvs_redirect::Error::NativeRefused { .. }) => 7,
-            RunError::Queues { .. } | RunError::TooManyQueues { .. } => 8,
-            RunError::Redirect(xvs_redirect::Error::QueueOutOfRange { .. }) => 8,
-            RunError::Bind(_) | RunError::FrameSize { .. } => 9,
-            RunError::Socket(_) => 10,
-            RunError::Kernel(_) | RunError::Redirect(_) | RunError::System { .. } => 11,
-        }
-    }
-}
-
-impl From<Vec<Problem>> for RunError {
-    fn from(problems: Vec<Problem>) -> Self {
-        RunError::Configuration(desired::report(&problems))
-    }
-}
-
 /// Reads a configuration file.
 ///
 /// # Errors
 /// It can not be read, or is wrong.
 pub fn read_config(path: &Path) -> Result<Document, RunError> {
-    let text = std::fs::read_to_string(path).map_err(|source| RunError::File { path: path.to_owned(), source })?;
-    Ok(Document::parse(&text, &path.to_string_lossy())?)
+    Ok(Document::parse(&read_text(path)?, &path.to_string_lossy())?)
+}
+
+/// Reads a file's text.
+///
+/// # Errors
+/// It can not be read, or is no text.
+pub fn read_text(path: &Path) -> Result<String, RunError> {
+    std::fs::read_to_string(path).map_err(|source| RunError::File { path: path.to_owned(), source })
 }
 
 /// The settings of file and command line together.
@@ -192,13 +97,6 @@ fn settings(options: &Options) -> Result<Desired, RunError> {
     Ok(Desired::validate(document, Builtin::NAMES)?)
 }
 
-/// One interface and what is known of it.
-struct Device {
-    facts: kernel::Facts,
-    queues: u32,
-    zero_copy: ZeroCopy,
-}
-
 /// Runs the director until it is told to stop.
 ///
 /// # Errors
@@ -210,10 +108,11 @@ pub fn run(options: &Options) -> Result<(), RunError> {
     socket::claim(&control)?;
     let devices = devices(&desired)?;
     let workers = devices.first().map_or(0, |device| device.queues);
+    // Before anything is made that a signal's default action would leave behind; one that comes now waits.
+    let signals = signals()?;
 
-    let mut redirect = attach(&desired, &devices)?;
-    let modes = redirect.1;
     let shared = shared(&desired)?;
+    let (mut redirect, modes) = attach(&desired, &devices)?;
     let (wanted, wanted_inlet) = bounded(1);
     let mut handles = Vec::new();
     let mut worker_facts = Vec::new();
@@ -221,7 +120,7 @@ pub fn run(options: &Options) -> Result<(), RunError> {
     for queue in 0..workers {
         let cpu = cpus.get(queue as usize % cpus.len().max(1)).copied();
         let (handle, facts) =
-            start_worker(options, &desired, &devices, &mut redirect.0, &shared, queue, workers, cpu, &wanted)?;
+            start_worker(options, &desired, &devices, &mut redirect, &shared, queue, workers, cpu, &wanted)?;
         handles.push(handle);
         worker_facts.push(facts);
     }
@@ -234,26 +133,27 @@ pub fn run(options: &Options) -> Result<(), RunError> {
     let facts = Facts { started: Instant::now(), interfaces: interface_facts(&devices, &modes), workers: worker_facts };
     let vip_interface = desired.director().vip_interface.clone();
     let vip_interface = vip_interface.unwrap_or_else(|| devices[0].facts.link.name.clone());
-    let mut controller =
-        Controller::new(redirect.0, handles, facts, shared, network, desired.clone(), &vip_interface);
+    let datapath = Datapath::new(redirect, handles, network, shared.clone());
+    // From here on the controller takes away what would be left, also if the rest of the start fails.
+    let mut controller = Controller::new(datapath, facts, shared, desired.clone(), &vip_interface);
     controller.apply_desired().map_err(|refusal| RunError::Refused(refusal.message))?;
 
     let (calls, calls_inlet) = unbounded();
     let (news, news_inlet) = bounded(1);
     watch(news_socket, news)?;
-    let inlets = Inlets { calls: calls_inlet, wanted: wanted_inlet, news: news_inlet, signals: signals()? };
+    let mut inlets = Inlets { calls: calls_inlet, wanted: wanted_inlet, news: news_inlet, signals };
     let listening = socket::listen(&control, calls)?;
     tracing::info!(control = %control.display(), workers, "ready");
     // Without a service manager there is nobody to tell.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
 
-    while controller.run(&inlets) == Signal::Reload {
+    while controller.run(&mut inlets) == Signal::Reload {
         reload(options, &mut controller);
     }
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     tracing::info!("stopping");
     drop(listening);
-    controller.leave();
+    drop(controller);
     Ok(())
 }
 
@@ -276,89 +176,29 @@ fn system(doing: &'static str) -> impl Fn(io::Error) -> RunError {
     move |source| RunError::System { doing, source }
 }
 
-/// Looks at the interfaces and checks that they fit together.
-fn devices(desired: &Desired) -> Result<Vec<Device>, RunError> {
-    let mut devices: Vec<Device> = Vec::new();
-    for interface in desired.interfaces() {
-        let facts = kernel::Facts::read(&interface.name)?;
-        let queues = interface.queues.unwrap_or(facts.receive_queues);
-        if queues > facts.receive_queues {
-            let (have, interface) = (facts.receive_queues, interface.name.clone());
-            return Err(RunError::TooManyQueues { interface, have, asked: queues });
-        }
-        if queues < facts.receive_queues {
-            tracing::warn!(
-                interface = interface.name,
-                "{} of {} queues are served; what arrives on the others is {}",
-                queues,
-                facts.receive_queues,
-                if desired.director().absent_worker == AbsentWorker::Drop { "dropped" } else { "left to the kernel" }
-            );
-        }
-        if facts.lro {
-            tracing::warn!(interface = interface.name, "LRO is on: `ethtool -K {} lro off`", interface.name);
-        }
-        let room = desired.frames().size - HEADROOM - LINK_MAX;
-        if facts.link.mtu > room {
-            let (interface, mtu, size) = (interface.name.clone(), facts.link.mtu, desired.frames().size);
-            return Err(RunError::FrameSize { interface, mtu, size, room });
-        }
-        let zero_copy = match interface.zero_copy {
-            Demand::Auto => ZeroCopy::Auto,
-            Demand::Require => ZeroCopy::Require,
-            Demand::Off => ZeroCopy::Off,
-        };
-        devices.push(Device { facts, queues, zero_copy });
-    }
-    let first = devices.first().ok_or(RunError::NoInterface)?;
-    if let Some(other) = devices.iter().find(|device| device.queues != first.queues) {
-        return Err(RunError::Queues {
-            first: first.facts.link.name.clone(),
-            first_queues: first.queues,
-            other: other.facts.link.name.clone(),
-            other_queues: other.queues,
-            fewer: first.queues.min(other.queues),
-        });
-    }
-    Ok(devices)
-}
-
-fn attach(desired: &Desired, devices: &[Device]) -> Result<(Redirect, Vec<Active>), RunError> {
-    let options = xvs_redirect::Options {
-        mode: match desired.director().xdp_mode {
-            XdpMode::Auto => Mode::Auto,
-            XdpMode::Native => Mode::Native,
-            XdpMode::Generic => Mode::Generic,
-        },
-        absent: match desired.director().absent_worker {
-            AbsentWorker::Drop => Absent::Drop,
-            AbsentWorker::Pass => Absent::Pass,
-        },
-    };
-    let spec = |device: &Device| InterfaceSpec {
-        name: device.facts.link.name.clone(),
-        ifindex: device.facts.link.index,
-        queues: device.queues,
-    };
-    let specs: Vec<InterfaceSpec> = devices.iter().map(spec).collect();
-    let mut redirect = Redirect::load(&options, &specs)?;
-    let mut modes = Vec::new();
-    for spec in &specs {
-        modes.push(redirect.attach(spec.ifindex)?);
-    }
-    Ok((redirect, modes))
-}
-
 fn shared(desired: &Desired) -> Result<Arc<Shared>, RunError> {
     let mut key = [0; 32];
     let mut random = std::fs::File::open("/dev/urandom").map_err(system("open /dev/urandom"))?;
     io::Read::read_exact(&mut random, &mut key).map_err(system("read /dev/urandom"))?;
     let sizes = Sizes { connections: desired.capacity(), reals: REALS_MAX, hops: HOPS_MAX };
+    tables(desired, sizes, HashKey::from_bytes(key))
+}
+
+/// The engine's tables, if there is memory for them.
+pub(crate) fn tables(desired: &Desired, sizes: Sizes, key: HashKey) -> Result<Arc<Shared>, RunError> {
     let generation = match desired.director().compat {
         Compat::New => Generation::New,
         Compat::Old => Generation::Old,
     };
-    Ok(Arc::new(Shared::new(sizes, HashKey::from_bytes(key), generation)))
+    // The tables are made by whoever would end the process if there is no memory; so it is asked for first.
+    let connections = sizes.connections;
+    let bytes = u64::from(connections) * CONNECTION_BYTES;
+    let mut probe: Vec<u8> = Vec::new();
+    if usize::try_from(bytes).is_ok_and(|bytes| probe.try_reserve_exact(bytes).is_ok()) {
+        drop(probe);
+        return Ok(Arc::new(Shared::new(sizes, key, generation)));
+    }
+    Err(RunError::Table { connections, megabytes: bytes >> 20 })
 }
 
 /// The CPUs that workers are pinned to, in turn; none if they are not pinned.
@@ -401,11 +241,8 @@ fn start_worker(
     cpu: Option<u32>,
     wanted: &Sender<()>,
 ) -> Result<(Handle, WorkerFacts), RunError> {
-    let binding = |device: &Device| Binding {
-        interface: device.facts.link.name.clone(),
-        queue,
-        zero_copy: device.zero_copy,
-    };
+    let binding =
+        |device: &Device| Binding { interface: device.facts.link.name.clone(), queue, zero_copy: device.zero_copy };
     let bindings: Vec<Binding> = devices.iter().map(binding).collect();
     let frames = frames(desired.frames(), options.busy_poll);
     let sockets = xsk::bind(&frames, &bindings)?;
@@ -437,23 +274,6 @@ fn start_worker(
     Ok((handle.map_err(system("start a worker"))?, facts))
 }
 
-fn gateways(desired: &Desired, devices: &[Device]) -> HashMap<u32, crate::config::settings::Gateway> {
-    let all = desired.interfaces().iter().zip(devices);
-    all.filter_map(|(interface, device)| Some((device.facts.link.index, interface.gateway?))).collect()
-}
-
-fn interface_facts(devices: &[Device], modes: &[Active]) -> Vec<InterfaceFacts> {
-    let facts = |(device, mode): (&Device, &Active)| InterfaceFacts {
-        name: device.facts.link.name.clone(),
-        xdp_mode: match mode {
-            Active::Native => "native",
-            Active::Generic => "generic",
-        },
-        mtu: device.facts.link.mtu,
-    };
-    devices.iter().zip(modes).map(facts).collect()
-}
-
 /// Tells the controller when the kernel has news.
 fn watch(socket: OwnedFd, news: Sender<()>) -> Result<(), RunError> {
     let watch = move || {
@@ -464,6 +284,8 @@ fn watch(socket: OwnedFd, news: Sender<()>) -> Result<(), RunError> {
             if news.send(()).is_err() {
                 return;
             }
+            // The socket stays readable until the controller has looked at it, which may take it a while.
+            std::thread::sleep(NEWS_PAUSE);
         }
     };
     std::thread::Builder::new().name("netlink".into()).spawn(watch).map_err(system("start a thread"))?;

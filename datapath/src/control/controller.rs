@@ -4,51 +4,49 @@
 //! only when the worker knows what to do with it.
 //!
 //! Invariant: what is refused has changed nothing. The controller may block for a moment (a worker's mail, netlink);
-//! packets never wait for it.
+//! packets never wait for it. Nothing that comes from a socket makes it panic.
 
-use std::collections::HashSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, never};
 
 use xvs_engine::engine::Shared;
-use xvs_engine::flow::{Flow, Protocol as Number};
-use xvs_engine::real::RealId;
+use xvs_engine::flow::Flow;
 use xvs_engine::sched::Builtin;
-use xvs_engine::snapshot::Snapshot;
-use xvs_redirect::{Key, Redirect};
 
-use crate::config::{Desired, ServiceState, plan};
+use crate::config::document::Document;
+use crate::config::{Desired, Problem, ServiceState, plan, rules};
 
-use super::book::{Book, Effect};
-use super::estimate;
-use super::network::{Network, Way};
-use super::protocol::{self, Action, Answer, Outcome, Protocol, Refusal, RefusalKind, ServiceId, Timeouts};
-use super::report;
+use super::book::Book;
+use super::change::Scene;
+use super::datapath::Datapath;
+use super::protocol::{self, Action, Answer, Outcome, Protocol, Refusal, RefusalKind, ServiceId};
 use super::socket::Call;
 use super::vips::Vips;
-use super::workers::{self, Handle};
+use super::{estimate, keys, report, supported, timeouts, workers};
 
 /// Next hops in use are confirmed by the kernel this often.
 const REFRESH: Duration = Duration::from_secs(5);
-/// What is over is looked for this often.
-const TIDY: Duration = Duration::from_secs(1);
+/// What is over is looked for this often, and so is what was not told.
+const TICK: Duration = Duration::from_secs(1);
+/// The longest that the controller waits without looking at its timers.
+const WAIT: Duration = Duration::from_millis(200);
+/// After news from the kernel, further news wait so many times as long as these took: a storm of changes leaves time
+/// for requests.
+const NEWS_PAUSE: u32 = 4;
 
-/// Everything that the controller holds. Dropped from top to bottom: frames are steered away before workers stop.
+/// Everything that the controller holds.
 pub struct Controller {
-    redirect: Redirect,
+    datapath: Datapath,
     vips: Vips,
-    handles: Vec<Handle>,
     report: report::Facts,
     shared: Arc<Shared>,
     book: Book,
-    network: Network,
-    ways: std::collections::HashMap<RealId, Way>,
     desired: Desired,
-    generation: u64,
-    local: HashSet<IpAddr>,
+    /// News from the kernel are not looked at before.
+    quiet_until: Instant,
 }
 
 /// Why the controller came back.
@@ -76,161 +74,81 @@ pub struct Inlets {
 impl Controller {
     /// Puts the parts together.
     pub fn new(
-        redirect: Redirect,
-        handles: Vec<Handle>,
+        datapath: Datapath,
         report: report::Facts,
         shared: Arc<Shared>,
-        network: Network,
         desired: Desired,
         vip_interface: &str,
     ) -> Self {
-        let counters = handles.iter().map(|handle| handle.public.counters.clone()).collect();
+        let counters = datapath.handles.iter().map(|handle| handle.public.counters.clone()).collect();
         let book = Book::new(shared.clone(), counters);
         let vips = Vips::new(desired.director().own_vips.then(|| vip_interface.to_owned()));
-        let (ways, local) = Default::default();
-        let mut controller =
-            Controller { redirect, vips, handles, report, shared, book, network, ways, desired, generation: 0, local };
-        controller.steer_local();
-        controller
+        Controller { datapath, vips, report, shared, book, desired, quiet_until: Instant::now() }
     }
 
     /// Brings the configuration's services and timeouts into force.
     ///
     /// # Errors
     /// A rule was refused by the state of things (a table is full, say).
-    pub fn apply_desired(&mut self) -> Result<Vec<String>, Refusal> {
-        self.publish();
+    pub fn apply_desired(&mut self) -> Result<(), Refusal> {
         let desired = self.desired.clone();
-        self.apply(&desired, false)
-    }
-
-    /// Takes away what would outlive the process.
-    pub fn leave(mut self) {
-        self.vips.release(&mut self.network);
+        self.apply(&desired, |_| false, false).map(drop)
     }
 
     /// Works until told to reload or stop.
-    pub fn run(&mut self, inlets: &Inlets) -> Signal {
-        let (mut refreshed, mut tidied, mut sampled) = (Instant::now(), Instant::now(), Instant::now());
+    pub fn run(&mut self, inlets: &mut Inlets) -> Signal {
+        let (mut refreshed, mut ticked, mut sampled) = (Instant::now(), Instant::now(), Instant::now());
         loop {
+            // An inlet whose other end is gone would be ready for ever; it is closed instead.
             crossbeam_channel::select! {
-                recv(inlets.calls) -> call => if let Ok(Call { action, reply }) = call {
-                    let outcome = match self.act(action) {
-                        Ok(answer) => Outcome::Ok(answer),
-                        Err(refusal) => Outcome::Refused(refusal),
-                    };
-                    // A tool that went away does not want it any more.
-                    let _ = reply.send(outcome);
+                recv(inlets.calls) -> call => match call {
+                    Ok(Call { action, reply }) => {
+                        let outcome = self.act(action).map_or_else(Outcome::Refused, Outcome::Ok);
+                        // A tool that went away does not want it any more.
+                        let _ = reply.send(outcome);
+                    }
+                    Err(_) => inlets.calls = never(),
                 },
-                recv(inlets.wanted) -> _ => self.network.resolve_wanted(),
-                recv(inlets.news) -> _ => self.follow(),
+                recv(inlets.wanted) -> wanted => match wanted {
+                    Ok(()) => self.datapath.network.resolve_wanted(),
+                    Err(_) => inlets.wanted = never(),
+                },
+                recv(inlets.news) -> news => match news {
+                    Ok(()) if Instant::now() < self.quiet_until => {}
+                    Ok(()) => self.follow(),
+                    Err(_) => inlets.news = never(),
+                },
                 recv(inlets.signals) -> signal => return signal.unwrap_or(Signal::Stop),
-                default(Duration::from_millis(200)) => {}
+                default(WAIT) => {}
             }
-            if sampled.elapsed() >= Duration::from_secs(estimate::PERIOD_S) {
-                sampled += Duration::from_secs(estimate::PERIOD_S);
+            if due(&mut sampled, Duration::from_secs(estimate::PERIOD_S)) {
                 self.book.sample();
             }
-            if tidied.elapsed() >= TIDY {
-                tidied = Instant::now();
-                let effects = self.book.tidy(workers::now().millis());
-                self.unsteer(&effects);
-                self.vips.tick(&self.network);
+            if due(&mut ticked, TICK) {
+                self.book.tidy(workers::now().millis(), &mut self.datapath);
+                self.vips.tick(&mut self.datapath.network);
+                self.datapath.look_after_workers();
+                self.datapath.network.tick();
+                // Also without news: something may have been left, or gone wrong, the last time.
+                self.follow();
             }
-            if refreshed.elapsed() >= REFRESH {
-                refreshed = Instant::now();
-                self.network.refresh_used();
+            if due(&mut refreshed, REFRESH) {
+                self.datapath.network.refresh_used();
             }
         }
     }
 
     /// Takes in what the kernel reports.
     fn follow(&mut self) {
-        let changes = match self.network.follow() {
-            Ok(changes) => changes,
-            Err(error) => {
-                tracing::error!(%error, "the kernel's news can not be read");
-                return;
-            }
-        };
-        if changes.addresses {
-            self.steer_local();
+        let begun = Instant::now();
+        let (changes, outcome) = self.datapath.network.follow();
+        if changes.topology || changes.addresses {
+            self.datapath.follow(changes, &self.book.services(), self.book.reals());
         }
-        if changes.topology {
-            for (real, address) in self.book.reals() {
-                self.find_way(real, address.ip());
-            }
-            self.publish();
-        }
-    }
-
-    /// Tells the XDP program the director's own addresses, whose packets are the kernel's.
-    fn steer_local(&mut self) {
-        let now: HashSet<IpAddr> = self.network.view().addresses().map(|address| address.address).collect();
-        let gone: Vec<Effect> =
-            self.local.difference(&now).map(|&address| Effect::Unsteer(Key::Local { address })).collect();
-        self.unsteer(&gone);
-        for &address in now.difference(&self.local) {
-            if let Err(error) = self.redirect.steer(Key::Local { address }) {
-                tracing::warn!(%error, %address, "an address of the director is not known to the XDP program");
-            }
-        }
-        self.local = now;
-    }
-
-    fn find_way(&mut self, real: RealId, server: IpAddr) {
-        let way = self.network.way_to(server);
-        self.shared.arena.get(real).set_path(way.path, way.mtu, way.source);
-        if self.ways.get(&real).map(|old| &old.path) != Some(&way.path) {
-            tracing::debug!(%server, way = way.text, "the way to a real server");
-        }
-        self.ways.insert(real, way);
-    }
-
-    /// Gives all workers a new snapshot and waits until they use it.
-    fn publish(&mut self) {
-        self.generation += 1;
-        let services = self.book.services();
-        let snapshot = Snapshot::new(self.generation, &services, self.network.interfaces(), self.network.routes());
-        let snapshot = Arc::new(snapshot);
-        for handle in &self.handles {
-            handle.send(snapshot.clone());
-        }
-        for (index, handle) in self.handles.iter().enumerate() {
-            if !handle.taken() {
-                tracing::error!(worker = index, "a worker does not answer; its queue may be dead");
-            }
-        }
-    }
-
-    /// Carries out what an action of the book needs outside of it. If a key can not be steered, says why.
-    fn settle(&mut self, effects: &[Effect]) -> Result<(), Refusal> {
-        for effect in effects {
-            if let Effect::Route(real) = effect {
-                let address = self.shared.arena.get(*real).endpoint().address;
-                self.find_way(*real, address.into());
-            }
-        }
-        if effects.contains(&Effect::Publish) {
-            self.publish();
-        }
-        for effect in effects {
-            if let Effect::Steer(key) = effect {
-                let steered = self.redirect.steer(key.clone());
-                steered.map_err(|error| Refusal::new(RefusalKind::Limit, error.to_string()))?;
-            }
-        }
-        self.unsteer(effects);
-        Ok(())
-    }
-
-    fn unsteer(&mut self, effects: &[Effect]) {
-        for effect in effects {
-            if let Effect::Unsteer(key) = effect
-                && let Err(error) = self.redirect.unsteer(key)
-            {
-                tracing::warn!(%error, ?key, "a key stays steered");
-            }
+        self.quiet_until = Instant::now() + begun.elapsed() * NEWS_PAUSE;
+        if let Err(error) = outcome {
+            tracing::error!(%error, "the kernel's news can not be read; it is tried again in a second");
+            self.quiet_until = Instant::now() + TICK;
         }
     }
 
@@ -239,81 +157,58 @@ impl Controller {
         match action {
             Action::Services(id) => self.services(id.as_ref()),
             Action::Connections => Ok(Answer::Connections(report::connections(&self.shared, workers::now()))),
-            Action::Timeouts => Ok(Answer::Timeouts(self.timeouts())),
-            Action::Status => Ok(Answer::Status(Box::new(self.status()))),
-            Action::Drops => Ok(Answer::Drops(report::drops(&self.handles))),
+            Action::Timeouts => Ok(Answer::Timeouts(timeouts::get(&self.shared))),
+            Action::Status => Ok(Answer::Status(Box::new(self.report.status(&self.shared, &self.datapath)))),
+            Action::Drops => Ok(Answer::Drops(report::drops(&self.datapath.handles))),
             Action::Explain { protocol, client, virtual_address } => {
-                Ok(Answer::Text(self.explain(protocol, client, virtual_address)))
+                self.explain(protocol, client, virtual_address).map(Answer::Text)
             }
             Action::Apply { document, dry_run } => {
-                let desired = Desired::read(&document, "", Builtin::NAMES)
-                    .map_err(|problems| Refusal::from(problems.as_slice()))?;
-                self.apply(&desired, dry_run).map(Answer::Plan)
+                let wrong = |problems: Vec<Problem>| Refusal::from(problems.as_slice());
+                let document = Document::parse(&document, "").map_err(wrong)?;
+                let silent = silent_about(&document);
+                let desired = Desired::validate(document, Builtin::NAMES).map_err(wrong)?;
+                self.apply(&desired, silent, dry_run).map(Answer::Plan)
             }
-            change => self.change(change).map(|()| Answer::Done),
+            change => {
+                // Only these bring or take away addresses.
+                let services = matches!(change, Action::AddService(_) | Action::DeleteService(_) | Action::Flush);
+                self.scene().change(change)?;
+                if services {
+                    self.follow_vips();
+                }
+                Ok(Answer::Done)
+            }
         }
     }
 
-    /// Carries out one change of the rules.
-    fn change(&mut self, action: Action) -> Result<(), Refusal> {
-        let now_ms = workers::now().millis();
-        tracing::info!(?action, "change");
-        let effects = match action {
-            Action::AddService(spec) => {
-                let id = spec.id;
-                let effects = self.book.add_service(spec)?;
-                if let Err(refusal) = self.settle(&effects) {
-                    // Nothing may stay of a refused change.
-                    let undo = self.book.delete_service(&id, now_ms).unwrap_or_default();
-                    self.settle(&undo)?;
-                    return Err(refusal);
-                }
-                self.follow_vips();
-                return Ok(());
-            }
-            Action::EditService(spec) => self.book.edit_service(spec)?,
-            Action::DeleteService(id) => self.book.delete_service(&id, now_ms)?,
-            Action::Flush => self.book.flush(now_ms),
-            Action::AddServer { service, server } => {
-                let effects = self.book.add_server(&service, server)?;
-                if let Err(refusal) = self.settle(&effects) {
-                    let undo = self.book.delete_server(&service, server.address, now_ms).unwrap_or_default();
-                    self.settle(&undo)?;
-                    return Err(refusal);
-                }
-                return Ok(());
-            }
-            Action::EditServer { service, server } => self.book.edit_server(&service, server)?,
-            Action::DeleteServer { service, address } => self.book.delete_server(&service, address, now_ms)?,
-            Action::Zero(id) => {
-                self.book.zero(id.as_ref())?;
-                Vec::new()
-            }
-            Action::SetTimeouts(timeouts) => {
-                crate::config::rules::check_timeouts(&timeouts)?;
-                report::set_timeouts(&self.shared, timeouts);
-                Vec::new()
-            }
-            _ => Vec::new(),
-        };
-        self.settle(&effects)?;
-        self.follow_vips();
-        Ok(())
+    fn scene(&mut self) -> Scene<'_> {
+        let Controller { book, shared, datapath, .. } = self;
+        Scene { book, shared, outside: datapath, now_ms: workers::now().millis() }
     }
 
-    /// Makes the rules what a configuration says. With `dry_run` only tells what that would change.
-    fn apply(&mut self, desired: &Desired, dry_run: bool) -> Result<Vec<String>, Refusal> {
-        let current = self.states();
-        let mut plan = plan::diff(&current, desired);
-        plan.steps.extend(plan::diff_timeouts(self.timeouts(), desired));
+    /// Makes the rules what a configuration says. With `dry_run` only tells what that would change. Settings that the
+    /// document is silent about are not compared with those in force.
+    fn apply(
+        &mut self,
+        desired: &Desired,
+        silent: impl Fn(&str) -> bool,
+        dry_run: bool,
+    ) -> Result<Vec<String>, Refusal> {
+        let refusals = supported::refusals(desired.services());
+        if let Some(first) = refusals.first() {
+            let lines: Vec<&str> = refusals.iter().map(|refusal| refusal.message.as_str()).collect();
+            return Err(Refusal::new(first.kind, lines.join("\n")));
+        }
+        let mut plan = plan::diff(&self.states(), desired);
+        plan.steps.extend(plan::diff_timeouts(timeouts::get(&self.shared), desired));
         let mut sentences = plan.sentences();
-        for setting in plan::needs_restart(&self.desired, desired) {
+        for setting in plan::needs_restart(&self.desired, desired).into_iter().filter(|setting| !silent(setting)) {
             sentences.push(format!("`{setting}` differs, and takes a restart to change."));
         }
         if !dry_run {
-            for step in plan.steps {
-                self.change(step.action)?;
-            }
+            self.scene().change_all(plan.steps.into_iter().map(|step| step.action).collect())?;
+            self.follow_vips();
         }
         Ok(sentences)
     }
@@ -323,38 +218,37 @@ impl Controller {
     /// # Errors
     /// It is wrong, or refused; what was in force stays.
     pub fn reload(&mut self, desired: &Desired) -> Result<Vec<String>, Refusal> {
-        self.apply(desired, false)
+        self.apply(desired, |_| false, false)
     }
 
     fn follow_vips(&mut self) {
+        if !self.vips.are_ours() {
+            return;
+        }
         let wanted = self.book.entries().filter_map(|entry| match entry.spec.id {
             ServiceId::Address { address, .. } => Some(address.ip()),
             ServiceId::Mark { .. } => None,
         });
-        self.vips.follow(wanted.collect(), &mut self.network);
+        self.vips.follow(wanted.collect(), &mut self.datapath.network);
     }
 
     /// The rules in force, in the order in which a file has them.
     fn states(&self) -> Vec<ServiceState> {
-        let state = |entry: &super::book::Entry| ServiceState {
+        let state = |entry: &super::entry::Entry| ServiceState {
             spec: entry.spec.clone(),
-            servers: entry.members.iter().rev().map(|member| member.spec).collect(),
+            servers: entry.members().rev().map(|member| member.spec).collect(),
         };
         self.book.entries().map(state).collect()
     }
 
-    fn timeouts(&self) -> Timeouts {
-        report::timeouts(&self.shared)
-    }
-
     fn services(&self, id: Option<&ServiceId>) -> Result<Answer, Refusal> {
-        let path = |real| self.ways.get(&real).map(|way| way.text.clone()).unwrap_or_default();
+        let path = |real| self.datapath.way(real);
         let size = self.shared.table.capacity().into();
         let services = match id {
             None => self.book.entries().map(|entry| self.book.view(entry, path)).collect(),
             Some(id) => {
                 let entry = self.book.entry(id).ok_or_else(|| {
-                    let message = format!("there is no service {}", crate::config::rules::describe(id));
+                    let message = format!("there is no service {}", rules::describe(id));
                     Refusal::new(RefusalKind::NoSuchService, message)
                 })?;
                 vec![self.book.view(entry, path)]
@@ -363,19 +257,45 @@ impl Controller {
         Ok(Answer::Services(protocol::Services { size, services }))
     }
 
-    fn status(&self) -> protocol::Status {
-        self.report.status(&self.shared, &self.handles, &self.redirect, self.generation)
+    fn explain(&self, protocol: Protocol, client: SocketAddr, virtual_address: SocketAddr) -> Result<String, Refusal> {
+        if client.is_ipv4() != virtual_address.is_ipv4() {
+            let message = format!("no packet goes from {client} to {virtual_address}: one is IPv4 and one IPv6");
+            return Err(Refusal::new(RefusalKind::Invalid, message));
+        }
+        let flow = Flow { protocol: keys::number(protocol), src: client.into(), dst: virtual_address.into() };
+        Ok(xvs_engine::explain::explain(&self.shared, self.datapath.snapshot(), &flow, workers::now()))
     }
+}
 
-    fn explain(&self, protocol: Protocol, client: SocketAddr, virtual_address: SocketAddr) -> String {
-        let number = match protocol {
-            Protocol::Tcp => Number::TCP,
-            Protocol::Udp => Number::UDP,
-            Protocol::Sctp => Number::SCTP,
-        };
-        let flow = Flow { protocol: number, src: client.into(), dst: virtual_address.into() };
-        let services = self.book.services();
-        let snapshot = Snapshot::new(self.generation, &services, self.network.interfaces(), self.network.routes());
-        xvs_engine::explain::explain(&self.shared, &snapshot, &flow, workers::now())
+impl Drop for Controller {
+    fn drop(&mut self) {
+        // Before the datapath goes, whichever way the director ends: they would outlive the process.
+        self.vips.release(&mut self.datapath.network);
+    }
+}
+
+/// Has this much time passed? Then it begins again. After a long pause (a suspended machine) once, and not as often as
+/// it would have been in that time.
+fn due(since: &mut Instant, period: Duration) -> bool {
+    let elapsed = since.elapsed();
+    if elapsed < period {
+        return false;
+    }
+    *since = if elapsed < 2 * period { *since + period } else { Instant::now() };
+    true
+}
+
+/// The settings that a document has no word about: whoever sends only services does not ask for other interfaces.
+fn silent_about(document: &Document) -> impl Fn(&str) -> bool + use<> {
+    let director = document.director == Default::default();
+    let connections = document.connections == Default::default();
+    let frames = document.frames == Default::default();
+    let interface = document.interface.is_empty();
+    move |setting| match setting.split('.').next() {
+        Some("director") => director,
+        Some("connections") => connections,
+        Some("frames") => frames,
+        Some("interface") => interface,
+        _ => false,
     }
 }

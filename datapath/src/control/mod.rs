@@ -1,20 +1,38 @@
 //! The control side: a person's or a program's wishes, checked and carried out.
 //!
 //! ```text
-//! protocol    what is asked and answered            client    the tools' end
-//! socket      the director's end                    book      the rules in force
-//! network     ways and next hops, from the kernel   vips      addresses of our own
-//! workers     mail to the workers                   report    what is told of them
-//! estimate    rates                                 controller   all of it together
+//! protocol    what is asked and answered            client      the tools' end
+//! socket      the director's end                    supported   what this version serves
+//! book        the rules in force                    entry, tally, trash, keys   its parts
+//! change      one action, or many as one            timeouts, estimate   timeouts, rates
+//! workers     mail to the workers, and their health
+//! network     ways and next hops, from the kernel   vips        addresses of our own
+//! datapath    workers, XDP program, network         report      what is told of them
+//! controller  all of it together
+//! ```
+//!
+//! A module may use only what stands to its left (`entry` and the other parts of the book are one with it):
+//!
+//! ```text
+//! protocol < client, socket < supported, timeouts, estimate < book < change, workers < network < vips, datapath < report
+//!     < controller
 //! ```
 
 pub mod book;
+pub mod change;
 pub mod client;
 pub mod controller;
+pub mod datapath;
+pub mod entry;
 pub mod estimate;
+mod keys;
 pub mod network;
 pub mod protocol;
 pub mod report;
 pub mod socket;
+pub mod supported;
+mod tally;
+pub mod timeouts;
+mod trash;
 pub mod vips;
 pub mod workers;

@@ -3,7 +3,7 @@
 //! Invariant: an interface keeps its [`InterfaceId`] for as long as the director runs, because next hops refer to it.
 //! What the kernel says is followed, never changed, except that it is asked to resolve and refresh neighbours.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -44,9 +44,23 @@ pub struct Network {
     devices: Vec<u32>,
     /// Static next hops, by the device's index.
     gateways: HashMap<u32, Gateway>,
-    /// Link index of each interface, by its number.
-    links: Vec<u32>,
+    /// How they were when last seen.
+    states: Vec<DeviceState>,
+    /// Link index and name of each interface, by its number.
+    links: Vec<(u32, String)>,
+    /// Next hops that the kernel was asked about in this second: a flood of packets is no reason to ask again.
+    asked: HashSet<HopId>,
+    /// It was told in this second that the kernel would not.
+    complained: bool,
     events: Vec<Event>,
+}
+
+/// How a device is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum DeviceState {
+    Running,
+    Down,
+    Gone,
 }
 
 /// What changed in the network.
@@ -61,8 +75,11 @@ pub struct Changes {
 impl Network {
     /// Over this mirror; `devices` are the link indices that the workers serve, in the order of their ports.
     pub fn new(mirror: Mirror, shared: Arc<Shared>, devices: Vec<u32>, gateways: HashMap<u32, Gateway>) -> Self {
-        let mut network = Network { mirror, shared, devices, gateways, links: Vec::new(), events: Vec::new() };
+        let (links, asked, complained, events) = Default::default();
+        let states = vec![DeviceState::Running; devices.len()];
+        let mut network = Network { mirror, shared, devices, gateways, states, links, asked, complained, events };
         network.number_links();
+        network.look_at_devices();
         network
     }
 
@@ -76,17 +93,57 @@ impl Network {
         &mut self.mirror
     }
 
-    /// Gives every link a number that has none yet.
+    /// The link indices of the devices that the workers serve, by their port numbers.
+    pub fn devices(&self) -> &[u32] {
+        &self.devices
+    }
+
+    /// Gives every served link a number that has none yet. One that was made anew under its old name (a VLAN) takes
+    /// the number over, so that numbers do not run out.
     fn number_links(&mut self) {
-        for link in self.mirror.view().links() {
-            if !self.links.contains(&link.index) && self.links.len() < INTERFACES_MAX {
-                self.links.push(link.index);
+        let Network { mirror, devices, links, .. } = self;
+        let view = mirror.view();
+        let is_served = |link: u32| view.port_of(link).is_ok_and(|port| devices.contains(&port.link));
+        for link in view.links().filter(|link| is_served(link.index)) {
+            if links.iter().any(|(index, _)| *index == link.index) {
+                continue;
+            }
+            let is_gone = |(index, name): &(u32, String)| *name == link.name && view.link(*index).is_none();
+            if let Some(at) = links.iter().position(is_gone) {
+                links[at].0 = link.index;
+            } else if links.len() < INTERFACES_MAX {
+                links.push((link.index, link.name.clone()));
+            } else {
+                tracing::error!(interface = link.name, "too many interfaces; this one is not served");
+            }
+        }
+    }
+
+    /// Tells of devices that have gone, or changed between up and down.
+    fn look_at_devices(&mut self) {
+        for (&index, was) in self.devices.iter().zip(&mut self.states) {
+            let link = self.mirror.view().link(index);
+            let is = match link {
+                None => DeviceState::Gone,
+                Some(link) if link.up && link.running => DeviceState::Running,
+                Some(_) => DeviceState::Down,
+            };
+            if std::mem::replace(was, is) == is {
+                continue;
+            }
+            let interface = link.map(|link| link.name.as_str());
+            match is {
+                DeviceState::Running => tracing::info!(interface, "the interface carries packets again"),
+                DeviceState::Down => tracing::warn!(interface, "the interface is down, or has no carrier"),
+                DeviceState::Gone => {
+                    tracing::error!(index, "an interface is gone; start the director again when it is back");
+                }
             }
         }
     }
 
     fn interface_id(&self, link: u32) -> Option<InterfaceId> {
-        self.links.iter().position(|&other| other == link).map(|at| InterfaceId(at as u8))
+        self.links.iter().position(|&(other, _)| other == link).map(|at| InterfaceId(at as u8))
     }
 
     fn gateway(&self, link: u32) -> Option<&Gateway> {
@@ -96,7 +153,7 @@ impl Network {
 
     /// The interfaces, by their numbers.
     pub fn interfaces(&self) -> Vec<Interface> {
-        self.links.iter().map(|&link| self.interface(link)).collect()
+        self.links.iter().map(|&(link, _)| self.interface(link)).collect()
     }
 
     fn interface(&self, index: u32) -> Interface {
@@ -129,6 +186,20 @@ impl Network {
 
     fn is_served(&self, link: u32) -> bool {
         self.view().port_of(link).is_ok_and(|port| self.devices.contains(&port.link))
+    }
+
+    /// The MACs that frames for us may have on a device: its own and those of links on it (VLANs, macvlans), each once.
+    /// None if the device is gone.
+    pub fn macs_of(&self, device: u32) -> Vec<Mac> {
+        let view = self.view();
+        let on_it = |link: &&crate::kernel::Link| link.index == device || link.parent == Some(device);
+        let mut macs: Vec<Mac> = Vec::new();
+        for link in view.links().filter(on_it).filter(|link| link.mac != [0; 6]) {
+            if !macs.contains(&link.mac) {
+                macs.push(link.mac);
+            }
+        }
+        macs
     }
 
     /// The routing table for the ways of answers to clients.
@@ -193,7 +264,8 @@ impl Network {
         };
         let mac = self.refresh(hop);
         let source = via.source.or_else(|| self.address_on(via.link, server)).map(Address::from);
-        let mac = mac.map_or_else(|| "MAC not known yet".to_owned(), |mac| crate::config::settings::Mac(mac).to_string());
+        let mac =
+            mac.map_or_else(|| "MAC not known yet".to_owned(), |mac| crate::config::settings::Mac(mac).to_string());
         let gateway = if via.gateway.is_some() { format!("gateway {next}") } else { "direct".to_owned() };
         Way { path: Path::Hop(hop), mtu: via.mtu, source, text: format!("by {name}, {gateway}, {mac}") }
     }
@@ -211,7 +283,7 @@ impl Network {
     /// Brings a next hop's MAC up to date from the kernel's table, and asks the kernel to resolve or confirm it.
     fn refresh(&mut self, hop: HopId) -> Option<Mac> {
         let (interface, neighbour) = self.shared.hops.key(hop)?;
-        let link = *self.links.get(usize::from(interface.0))?;
+        let link = self.links.get(usize::from(interface.0))?.0;
         if let Some(gateway) = self.gateway(link) {
             let mac = gateway.mac.0;
             self.shared.hops.resolve(hop, mac);
@@ -223,8 +295,12 @@ impl Network {
         if let Some(mac) = mac {
             self.shared.hops.resolve(hop, mac);
         }
-        if let Err(error) = self.mirror.ask_neighbour(link, address) {
-            tracing::warn!(%error, %address, "the kernel would not resolve a next hop");
+        if self.asked.insert(hop)
+            && let Err(error) = self.mirror.ask_neighbour(link, address)
+            && !std::mem::replace(&mut self.complained, true)
+        {
+            // One line a second: a full neighbour table refuses thousands.
+            tracing::warn!(%error, %address, "the kernel would not resolve a next hop, and others perhaps");
         }
         mac
     }
@@ -236,6 +312,12 @@ impl Network {
         }
     }
 
+    /// A second has passed: the kernel may be asked again about the same next hops.
+    pub fn tick(&mut self) {
+        self.asked.clear();
+        self.complained = false;
+    }
+
     /// Keeps the next hops fresh that traffic went to since the last call.
     pub fn refresh_used(&mut self) {
         for hop in self.shared.hops.take_used() {
@@ -243,14 +325,12 @@ impl Network {
         }
     }
 
-    /// Takes in what the kernel reports.
-    ///
-    /// # Errors
-    /// Netlink failed in a way that a new dump does not mend.
-    pub fn follow(&mut self) -> Result<Changes, crate::kernel::Error> {
+    /// Takes in what the kernel reports, once a second at least. An error is no end: what it changed before is told with
+    /// it, and the next call goes on.
+    pub fn follow(&mut self) -> (Changes, Result<(), crate::kernel::Error>) {
         let mut events = std::mem::take(&mut self.events);
         events.clear();
-        self.mirror.receive(&mut events)?;
+        let outcome = self.mirror.receive(&mut events);
         let mut changes = Changes::default();
         for event in &events {
             match event {
@@ -271,8 +351,9 @@ impl Network {
         self.events = events;
         if changes.topology {
             self.number_links();
+            self.look_at_devices();
         }
-        Ok(changes)
+        (changes, outcome)
     }
 
     fn neighbour(&self, link: u32, address: IpAddr, mac: Option<Mac>, failed: bool) {

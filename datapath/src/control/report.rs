@@ -1,4 +1,4 @@
-//! What the director tells of itself: status, drops, connections, timeouts.
+//! What the director tells of itself: status, drops, connections.
 
 use std::time::Instant;
 
@@ -8,14 +8,12 @@ use xvs_engine::engine::Shared;
 use xvs_engine::flow::{Endpoint, Protocol};
 use xvs_engine::real::Method;
 use xvs_engine::time::Now;
-use xvs_redirect::Redirect;
 
 use crate::xsk::Monitor;
 
-use super::protocol::{
-    Connection, Counter, Drop, InterfaceStatus, Ledger, QueueStatus, Status, Timeouts, WorkerStatus,
-};
-use super::workers::Handle;
+use super::datapath::Datapath;
+use super::protocol::{Connection, Counter, Drop, InterfaceStatus, Ledger, QueueStatus, Status, WorkerStatus};
+use super::workers::{Handle, Health};
 
 /// What does not change while the director runs.
 #[derive(Debug)]
@@ -33,10 +31,10 @@ pub struct Facts {
 pub struct InterfaceFacts {
     /// Name.
     pub name: String,
+    /// The kernel's number for it.
+    pub link: u32,
     /// `native` or `generic`.
     pub xdp_mode: &'static str,
-    /// MTU in bytes.
-    pub mtu: u32,
 }
 
 /// One worker.
@@ -51,39 +49,58 @@ pub struct WorkerFacts {
 }
 
 impl Facts {
-    /// The state of the director now.
-    pub fn status(&self, shared: &Shared, handles: &[Handle], redirect: &Redirect, generation: u64) -> Status {
-        let xdp = redirect.counters().unwrap_or_default();
+    /// The state of the director now. It asks no worker, so one that is stuck keeps nobody waiting.
+    pub fn status(&self, shared: &Shared, datapath: &Datapath) -> Status {
+        let xdp = datapath.redirect.counters().unwrap_or_default();
         let counter = |name: &str, value, help: &str| Counter { name: name.into(), value, help: help.into() };
+        let handles = &datapath.handles;
+        let mut engine = engine_counters(handles);
+        engine.extend(troubles(handles));
         Status {
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
             uptime_s: self.started.elapsed().as_secs(),
-            generation,
-            interfaces: self.interfaces.iter().enumerate().map(|(at, facts)| self.interface(at, facts)).collect(),
-            workers: (0..).zip(&self.workers).zip(handles).map(|((at, facts), handle)| worker(at, facts, handle)).collect(),
+            generation: datapath.snapshot().generation,
+            interfaces: (0..).zip(&self.interfaces).map(|(at, facts)| self.interface(at, facts, datapath)).collect(),
+            workers: (0..)
+                .zip(&self.workers)
+                .zip(handles)
+                .map(|((at, facts), handle)| worker(at, facts, handle))
+                .collect(),
             connections: shared.table.len().into(),
             connections_max: shared.table.capacity().into(),
             xdp: xdp.iter().map(|xdp| counter(xdp.name, xdp.packets, xdp.help)).collect(),
-            engine: engine_counters(handles),
+            engine,
         }
     }
 
-    fn interface(&self, at: usize, facts: &InterfaceFacts) -> InterfaceStatus {
+    fn interface(&self, at: usize, facts: &InterfaceFacts, datapath: &Datapath) -> InterfaceStatus {
         let queue = |(queue, worker): (u32, &WorkerFacts)| {
             let socket = worker.sockets.get(at)?;
             let kernel = socket.statistics().unwrap_or_default();
-            let kernel = kernel.into_iter().map(|(name, value, help)| Counter { name: name.into(), value, help: help.into() });
+            let kernel =
+                kernel.into_iter().map(|(name, value, help)| Counter { name: name.into(), value, help: help.into() });
             let zero_copy = socket.is_zero_copy().unwrap_or_default();
             Some(QueueStatus { queue, worker: queue, zero_copy, kernel: kernel.collect() })
         };
+        let link = datapath.network.view().link(facts.link);
         InterfaceStatus {
             name: facts.name.clone(),
-            xdp_mode: facts.xdp_mode.into(),
-            mtu: facts.mtu,
+            xdp_mode: link.map_or("gone", |_| facts.xdp_mode).into(),
+            mtu: link.map_or(0, |link| link.mtu),
             queues: (0..).zip(&self.workers).filter_map(queue).collect(),
         }
     }
+}
+
+/// Workers that are not well, as counts that are 0 in good times.
+fn troubles(handles: &[Handle]) -> [Counter; 2] {
+    let count = |health| handles.iter().filter(|handle| handle.health() == health).count() as u64;
+    [
+        ("workers_ended", Health::Ended, "Workers that have ended; their queues are not served until a new start."),
+        ("workers_silent", Health::Silent, "Workers that do not breathe; their queues are not served meanwhile."),
+    ]
+    .map(|(name, health, help)| Counter { name: name.into(), value: count(health), help: help.into() })
 }
 
 fn worker(at: u32, facts: &WorkerFacts, handle: &Handle) -> WorkerStatus {
@@ -148,29 +165,5 @@ fn connection(shared: &Shared, conn: &Conn<'_>, now: Now) -> Connection {
         virtual_address: conn.virtual_endpoint().into(),
         server: server.into(),
         engine: None,
-    }
-}
-
-/// The timeouts of `--set`.
-pub fn timeouts(shared: &Shared) -> Timeouts {
-    let timeouts = &shared.timeouts;
-    Timeouts {
-        tcp: timeouts.tcp(tcp::State::Established),
-        tcpfin: timeouts.tcp(tcp::State::FinWait),
-        udp: timeouts.udp(),
-    }
-}
-
-/// Sets them; 0 keeps one.
-pub fn set_timeouts(shared: &Shared, set: Timeouts) {
-    let timeouts = &shared.timeouts;
-    if set.tcp != 0 {
-        timeouts.set_tcp(tcp::State::Established, set.tcp);
-    }
-    if set.tcpfin != 0 {
-        timeouts.set_tcp(tcp::State::FinWait, set.tcpfin);
-    }
-    if set.udp != 0 {
-        timeouts.set_udp(set.udp);
     }
 }

@@ -6,9 +6,10 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use arrayvec::ArrayVec;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::time::{ClockId, clock_gettime};
@@ -29,8 +30,14 @@ const SLEEP: Duration = Duration::from_millis(50);
 const NAP: Duration = Duration::from_millis(1);
 /// Breaths between two publications of the ledger, in a busy worker.
 const PUBLISH_BREATHS: u32 = 1024;
-/// How long the control side waits for a worker to take its mail.
+/// How long the control side waits for a worker to take its mail, or to end.
 const MAIL_TIMEOUT: Duration = Duration::from_secs(5);
+/// File descriptors that a worker waits for at most, its mail's included.
+const FDS: usize = 64;
+/// Snapshots that may wait for a worker that does not take its mail; of those beyond, only the last one is kept.
+const OWED_MAX: u32 = 16;
+/// A worker that has not taken a breath between so many looks is silent. It takes twenty a second at least.
+const SILENT_LOOKS: u32 = 3;
 
 /// Mail to a worker.
 #[derive(Debug)]
@@ -50,6 +57,17 @@ pub struct Public {
     pub ledger: [Count; 5],
 }
 
+/// How a worker is, as far as can be told from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// It breathes.
+    Well,
+    /// It lives and does not breathe.
+    Silent,
+    /// Its thread has ended, and nobody told it to.
+    Ended,
+}
+
 /// The control side's end of a worker.
 #[derive(Debug)]
 pub struct Handle {
@@ -59,6 +77,13 @@ pub struct Handle {
     /// What it lets us see.
     pub public: Arc<Public>,
     thread: Option<std::thread::JoinHandle<()>>,
+    /// Snapshots that were sent and whose predecessors have not come back.
+    owed: u32,
+    /// The last snapshot, if it was one too many.
+    held_back: Option<Arc<Snapshot>>,
+    health: Health,
+    /// Breaths when it was last looked at, and how many looks ago they were others.
+    seen: (u64, u32),
 }
 
 impl Handle {
@@ -88,19 +113,61 @@ impl Handle {
             life.run(worker, &wanted);
         })?;
         ready.recv().map_err(|_| io::Error::other("the worker's thread did not start"))?;
-        Ok(Handle { mail, returns, waker, public, thread: Some(thread) })
+        let (thread, health, seen) = (Some(thread), Health::Well, (0, 0));
+        Ok(Handle { mail, returns, waker, public, thread, owed: 0, held_back: None, health, seen })
     }
 
     /// Sends a snapshot; [`taken`](Handle::taken) tells when it is in use.
-    pub fn send(&self, snapshot: Arc<Snapshot>) {
+    pub fn send(&mut self, snapshot: Arc<Snapshot>) {
+        if self.owed >= OWED_MAX {
+            self.held_back = Some(snapshot);
+            return;
+        }
+        self.held_back = None;
         // A worker that is gone will be noticed by `taken`.
         let _ = self.mail.send(Mail::Snapshot(snapshot));
+        self.owed += 1;
         self.wake();
     }
 
-    /// Waits until the worker uses the snapshot that was sent; the one before is freed. `false` if it does not answer.
-    pub fn taken(&self) -> bool {
-        self.returns.recv_timeout(MAIL_TIMEOUT).is_ok()
+    /// Waits until the worker uses the snapshot that was sent last; those before are freed. `false` if it does not
+    /// answer. One that is known not to breathe is not waited for: requests would wait with us.
+    pub fn taken(&mut self) -> bool {
+        let patience = if self.health == Health::Well { MAIL_TIMEOUT } else { Duration::ZERO };
+        let deadline = Instant::now() + patience;
+        while self.owed > 0 {
+            match self.returns.recv_deadline(deadline) {
+                Ok(_) => self.owed -= 1,
+                Err(_) => return false,
+            }
+        }
+        self.held_back.is_none()
+    }
+
+    /// How the worker is.
+    pub fn health(&self) -> Health {
+        self.health
+    }
+
+    /// Looks how the worker is, about once a second; tells if that has changed.
+    pub fn look(&mut self) -> Option<Health> {
+        while self.returns.try_recv().is_ok() {
+            self.owed -= 1;
+        }
+        if let Some(snapshot) = self.held_back.take() {
+            self.send(snapshot);
+        }
+        let breaths = self.public.counters.breaths.get();
+        let looks = if breaths == self.seen.0 { self.seen.1 + 1 } else { 0 };
+        self.seen = (breaths, looks);
+        let health = match &self.thread {
+            Some(thread) if thread.is_finished() => Health::Ended,
+            _ if looks >= SILENT_LOOKS => Health::Silent,
+            _ => Health::Well,
+        };
+        let changed = health != self.health;
+        self.health = health;
+        changed.then_some(health)
     }
 
     fn wake(&self) {
@@ -113,18 +180,28 @@ impl Drop for Handle {
     fn drop(&mut self) {
         let _ = self.mail.send(Mail::Stop);
         self.wake();
-        if let Some(thread) = self.thread.take() {
-            // A worker that panicked has said so already.
-            let _ = thread.join();
+        let Some(thread) = self.thread.take() else { return };
+        // Its end of the channel goes away when it ends. One that does not end must not keep the process from ending.
+        let deadline = Instant::now() + MAIL_TIMEOUT;
+        loop {
+            match self.returns.recv_deadline(deadline) {
+                Ok(_) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {
+                    tracing::error!("a worker does not stop; it is left behind");
+                    return;
+                }
+            }
         }
+        // A worker that panicked has said so already.
+        let _ = thread.join();
     }
 }
 
 fn pin(cpu: u32) {
     let mut set = nix::sched::CpuSet::new();
-    let pinned = set
-        .set(cpu as usize)
-        .and_then(|()| nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &set));
+    let pinned =
+        set.set(cpu as usize).and_then(|()| nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &set));
     if let Err(error) = pinned {
         tracing::warn!(cpu, %error, "the worker could not be pinned to its CPU");
     }
@@ -147,8 +224,8 @@ struct Life {
 
 impl Life {
     fn run(self, mut worker: Worker<XskRings>, wanted: &dyn Fn()) {
-        let mut idle = 0;
-        let mut since_published = 0;
+        let (mut idle, mut since_published): (u32, u32) = (0, 0);
+        let mut deaf = 0;
         loop {
             while let Ok(mail) = self.inbox.try_recv() {
                 match mail {
@@ -167,13 +244,14 @@ impl Life {
                 wanted();
             }
             since_published += 1;
-            idle = if received == 0 { idle + 1 } else { 0 };
-            if idle >= IDLE_BREATHES || since_published >= PUBLISH_BREATHS {
+            idle = if received == 0 { idle.saturating_add(1) } else { 0 };
+            let idles = idle >= IDLE_BREATHES && !self.busy_poll;
+            if idles || since_published >= PUBLISH_BREATHS {
                 self.publish(&worker);
                 since_published = 0;
             }
-            if idle >= IDLE_BREATHES {
-                self.sleep(&worker);
+            if idles {
+                self.sleep(&worker, &mut deaf);
             }
         }
     }
@@ -186,17 +264,107 @@ impl Life {
         }
     }
 
-    /// Waits for packets or mail, for a moment.
-    fn sleep(&self, worker: &Worker<XskRings>) {
-        let busy = worker.backlog() + worker.held() > 0;
-        let timeout = if self.busy_poll || busy { NAP } else { SLEEP };
-        let sockets = worker.rings.sockets().map(|socket| PollFd::new(socket, PollFlags::POLLIN));
+    /// Waits for packets or mail, for a moment. A socket whose device is gone would be ready for ever: such are noted
+    /// in `deaf`, one bit a device, and not waited for again.
+    fn sleep(&self, worker: &Worker<XskRings>, deaf: &mut u64) {
+        // Frames on their way need a breath soon: nobody wakes us when a ring has room again.
+        let busy = worker.backlog() + worker.held() > 0 || worker.rings.ledger().tx > 0;
+        let timeout = if busy { NAP } else { SLEEP };
         let waker: BorrowedFd<'_> = self.waker.as_fd();
         // Room for every device that a director has; more than that are looked at when the timeout is over.
-        let mut fds: arrayvec::ArrayVec<PollFd<'_>, 64> = sockets.take(63).collect();
+        let mut fds: ArrayVec<PollFd<'_>, FDS> = ArrayVec::new();
+        let mut devices: ArrayVec<usize, FDS> = ArrayVec::new();
         fds.push(PollFd::new(waker, PollFlags::POLLIN));
+        let listening = worker.rings.sockets().enumerate().take(FDS - 1).filter(|(at, _)| *deaf >> at & 1 == 0);
+        for (at, socket) in listening {
+            fds.push(PollFd::new(socket, PollFlags::POLLIN));
+            devices.push(at);
+        }
         // An interrupted or failed poll is a short sleep, no more.
         let _ = poll(&mut fds, PollTimeout::try_from(timeout).unwrap_or(PollTimeout::ZERO));
-        let _ = self.waker.read();
+        let broken = PollFlags::POLLERR | PollFlags::POLLHUP | PollFlags::POLLNVAL;
+        let (mail, sockets) = fds.split_at(1);
+        for (fd, at) in sockets.iter().zip(devices) {
+            if fd.revents().is_some_and(|events| events.intersects(broken)) {
+                *deaf |= 1 << at;
+            }
+        }
+        if mail.iter().any(|fd| fd.any().unwrap_or(true)) {
+            let _ = self.waker.read();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A worker whose body is in the test's hands: it gets the mail and gives snapshots back, or does not.
+    fn handle(body: impl FnOnce(Receiver<Mail>, Sender<Arc<Snapshot>>) + Send + 'static) -> Handle {
+        let (mail, inbox) = unbounded();
+        let (outbox, returns) = unbounded();
+        let waker = Arc::new(EventFd::from_flags(EfdFlags::EFD_NONBLOCK).expect("a descriptor"));
+        let counters = Arc::new(Counters::new(1));
+        let public = Arc::new(Public { counters, ledger: std::array::from_fn(|_| Count::default()) });
+        let thread = Some(std::thread::spawn(move || body(inbox, outbox)));
+        let (owed, held_back, health, seen) = (0, None, Health::Well, (0, 0));
+        Handle { mail, returns, waker, public, thread, owed, held_back, health, seen }
+    }
+
+    fn snapshot(generation: u64) -> Arc<Snapshot> {
+        Arc::new(Snapshot::new(generation, &[], Vec::new(), Default::default()))
+    }
+
+    /// Guards against a dead worker that nobody notices: it is told once, and nobody waits for it.
+    #[test]
+    fn a_worker_that_ends_is_noticed() {
+        let mut handle = handle(|_, _| {});
+        while !handle.thread.as_ref().is_some_and(|thread| thread.is_finished()) {
+            std::thread::yield_now();
+        }
+        assert_eq!(handle.look(), Some(Health::Ended));
+        assert_eq!(handle.look(), None);
+        let begun = Instant::now();
+        handle.send(snapshot(1));
+        assert!(!handle.taken());
+        drop(handle);
+        assert!(begun.elapsed() < Duration::from_secs(1));
+    }
+
+    /// Guards requests against a worker that hangs: after three looks nobody waits for it, the snapshots that it does
+    /// not take do not pile up, and when it breathes again it gets the last one.
+    #[test]
+    fn a_worker_that_hangs_is_noticed_and_catches_up() {
+        let (resume, resumed) = bounded::<()>(0);
+        let (told, last) = unbounded();
+        let mut handle = handle(move |inbox, outbox| {
+            let _ = resumed.recv();
+            let mut current = snapshot(0);
+            while let Ok(Mail::Snapshot(next)) = inbox.recv() {
+                let _ = told.send(next.generation);
+                let _ = outbox.send(std::mem::replace(&mut current, next));
+            }
+        });
+        let looks: Vec<_> = (0..5).map(|_| handle.look()).collect();
+        assert_eq!(looks, [None, None, Some(Health::Silent), None, None]);
+        let begun = Instant::now();
+        for generation in 1..=100 {
+            handle.send(snapshot(generation));
+            assert!(!handle.taken());
+        }
+        assert!(begun.elapsed() < Duration::from_secs(1), "nobody waits for it");
+        assert_eq!(handle.owed, OWED_MAX);
+        resume.send(()).expect("it waits");
+        let mut seen = Vec::new();
+        let end = Instant::now() + Duration::from_secs(10);
+        while seen.last() != Some(&100) {
+            assert!(Instant::now() < end, "{seen:?}");
+            handle.public.counters.breaths.add(1);
+            let _ = handle.look();
+            seen.extend(last.try_iter());
+        }
+        assert_eq!(handle.health(), Health::Well);
+        assert!(handle.taken(), "it uses the last one");
+        assert_eq!(seen.len() as u32, OWED_MAX + 1);
     }
 }

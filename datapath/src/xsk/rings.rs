@@ -11,7 +11,7 @@ use xvs_engine::hop::Port;
 use xvs_engine::rings::{Frame, Ledger, Rings};
 
 use super::ring::Ring;
-use super::socket::{Bound, Monitor, Offsets, Sockets, xdp_option};
+use super::socket::{Bound, Monitor, Sockets, xdp_option};
 
 /// The kernel sends so many frames of a copy-mode ring per system call at most.
 const KICK: usize = 32;
@@ -43,6 +43,11 @@ pub struct XskRings {
     chunks: u32,
     /// Chunks that a device may have for reception.
     fill_share: u32,
+    /// Chunks that a device may have for transmission. A link that is down keeps what it has: without a bound it would
+    /// end up with all chunks, and the other devices with none to receive into.
+    tx_share: u32,
+    /// The kernel is asked to look at the rings whether it wants to be or not.
+    busy_poll: bool,
     first: usize,
     huge_pages: bool,
     _umem: xsk_rs::umem::Umem,
@@ -59,10 +64,13 @@ impl XskRings {
     /// The kernel would not map a ring or tell its layout.
     pub fn new(sockets: Sockets) -> io::Result<Self> {
         let Sockets { bound, umem, base, frames, huge_pages } = sockets;
-        let fill_share = frames.fill_ring.min(frames.count / bound.len().max(1) as u32);
+        let share = frames.count / bound.len().max(1) as u32;
+        let fill_share = frames.fill_ring.min(share).max(1);
+        // What one device holds for good at most, both shares together, leaves the others chunks to work with.
+        let tx_share = if bound.len() > 1 { (share / 2).max(1) } else { frames.count };
         let mut devices = Vec::with_capacity(bound.len());
         for bound in bound {
-            let Offsets(offsets) = xdp_option(bound.as_fd(), libc::XDP_MMAP_OFFSETS)?;
+            let offsets: libc::xdp_mmap_offsets = xdp_option(bound.as_fd(), libc::XDP_MMAP_OFFSETS)?;
             let fd = bound.as_fd();
             devices.push(Device {
                 rx: Ring::map(fd, libc::XDP_PGOFF_RX_RING as u64, &offsets.rx, frames.rx_ring, false)?,
@@ -89,6 +97,8 @@ impl XskRings {
             chunk_shift: frames.size.trailing_zeros(),
             chunks: frames.count,
             fill_share,
+            tx_share,
+            busy_poll: frames.busy_poll.is_some(),
             first: 0,
             huge_pages,
             _umem: umem,
@@ -114,10 +124,12 @@ impl XskRings {
     }
 }
 
-/// Tells the kernel to look at the transmit ring. Busy and empty are no errors: the next breath asks again.
+/// Tells the kernel to look at the transmit ring. Is it worth while to tell it again at once? Busy, down and gone are no
+/// errors: the next breath asks again.
 fn kick(socket: &Bound) -> bool {
-    // SAFETY: a send without data on a valid socket.
-    let sent = unsafe { libc::sendto(socket.fd, std::ptr::null(), 0, libc::MSG_DONTWAIT, std::ptr::null(), 0) };
+    let fd = socket.as_fd().as_raw_fd();
+    // SAFETY: a send without data and without an address, on a valid socket.
+    let sent = unsafe { libc::sendto(fd, std::ptr::null(), 0, libc::MSG_DONTWAIT, std::ptr::null(), 0) };
     // EAGAIN: the kernel sent a piece and wants to be asked again.
     sent >= 0 || io::Error::last_os_error().raw_os_error() == Some(libc::EAGAIN)
 }
@@ -137,11 +149,11 @@ impl Rings for XskRings {
                 }
                 device.in_tx -= done;
                 device.completion.release();
-                if device.tx.needs_wakeup() && !device.tx.is_drained() {
+                if (self.busy_poll || device.tx.needs_wakeup()) && !device.tx.is_drained() {
                     kick(&device.bound);
                 }
             }
-            let missing = (self.fill_share - device.in_fill).min(self.free.len() as u32);
+            let missing = self.fill_share.saturating_sub(device.in_fill).min(self.free.len() as u32);
             let room = device.fill.room(missing);
             if room > 0 {
                 for chunk in self.free.drain(self.free.len() - room as usize..) {
@@ -150,11 +162,11 @@ impl Rings for XskRings {
                 device.in_fill += room;
                 device.fill.publish();
             }
-            if device.fill.needs_wakeup() {
-                // SAFETY: a receive without a buffer on a valid socket.
+            if self.busy_poll || device.fill.needs_wakeup() {
+                // SAFETY: a receive without a buffer and without an address, on a valid socket.
                 unsafe {
                     libc::recvfrom(
-                        device.bound.fd.as_raw_fd(),
+                        device.bound.as_fd().as_raw_fd(),
                         std::ptr::null_mut(),
                         0,
                         libc::MSG_DONTWAIT,
@@ -191,10 +203,10 @@ impl Rings for XskRings {
 
     #[inline]
     fn chunk(&mut self, frame: &Frame) -> &mut [u8] {
-        debug_assert!(frame.chunk() < self.chunks);
-        // SAFETY: chunk numbers come from the kernel's descriptors for this memory, so the chunk lies inside. A frame
-        // exists once and only while its chunk is ours, so nobody else, kernel included, touches these bytes; and
-        // `&mut self` keeps the slice alone.
+        // Any code can make a frame, so that it is one of ours is checked here and not believed.
+        assert!(frame.chunk() < self.chunks, "frame {} of {}", frame.chunk(), self.chunks);
+        // SAFETY: the chunk lies inside of the mapping, which lives as long as `self`. While its frame exists the chunk
+        // is ours and in no ring, so the kernel does not touch these bytes; and `&mut self` keeps the slice alone.
         unsafe {
             let at = self.base.add((frame.chunk() as usize) << self.chunk_shift);
             std::slice::from_raw_parts_mut(at, self.chunk_size as usize)
@@ -203,7 +215,8 @@ impl Rings for XskRings {
 
     fn transmit(&mut self, port: Port, outbox: &mut Vec<Frame>) -> usize {
         let Some(device) = self.devices.get_mut(usize::from(port.0)) else { return 0 };
-        let count = device.tx.room(outbox.len() as u32) as usize;
+        let wanted = (outbox.len() as u32).min(self.tx_share.saturating_sub(device.in_tx));
+        let count = device.tx.room(wanted) as usize;
         for frame in outbox.drain(..count) {
             let (chunk, start, len) = frame.give_back();
             let addr = u64::from(chunk) << self.chunk_shift | u64::from(start);
@@ -212,7 +225,7 @@ impl Rings for XskRings {
         device.tx.publish();
         device.in_tx += count as u32;
         self.lent -= count as u32;
-        if device.tx.needs_wakeup() {
+        if self.busy_poll || device.tx.needs_wakeup() {
             for _ in 0..=count / KICK {
                 if !kick(&device.bound) || device.tx.is_drained() {
                     break;

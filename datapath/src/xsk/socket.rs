@@ -5,11 +5,17 @@
 
 use std::io;
 use std::num::NonZeroU32;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::time::{Duration, Instant};
 
 use xsk_rs::config::{BindFlags, FrameSize, LibxdpFlags, QueueSize, SocketConfig, UmemConfig};
 use xsk_rs::socket::{RxQueue, Socket, TxQueue};
 use xsk_rs::umem::{CompQueue, FillQueue, Umem};
+
+/// How long a busy queue is asked for, and the pause between two attempts. The kernel frees a dead socket's queue from
+/// a work queue, behind its configuration lock.
+const BUSY_PATIENCE: Duration = Duration::from_secs(3);
+const BUSY_PAUSE: Duration = Duration::from_millis(20);
 
 /// Frame memory and rings of a worker, as configured. All ring sizes are powers of two.
 #[derive(Clone, Copy, Debug)]
@@ -90,10 +96,16 @@ pub enum BindError {
     Settings(String),
 }
 
+impl BindError {
+    fn is_busy(&self) -> bool {
+        matches!(self, BindError::Socket { source, .. } if source.raw_os_error() == Some(libc::EBUSY))
+    }
+}
+
 /// One bound socket. The queues are kept only to keep the socket: its rings are driven through mappings of our own.
 #[derive(Debug)]
 pub(super) struct Bound {
-    pub(super) fd: RawFd,
+    fd: RawFd,
     _tx: TxQueue,
     _rx: RxQueue,
     _fill: FillQueue,
@@ -119,7 +131,8 @@ pub struct Sockets {
 }
 
 /// Makes frame memory and binds the sockets. With [`ZeroCopy::Auto`] each driver is asked for zero-copy first; since
-/// all sockets of a frame memory must agree, one that refuses makes all of them copy.
+/// all sockets of a frame memory must agree, one that refuses makes all of them copy. A queue that is still busy is
+/// asked for again for a while: the kernel takes a moment to let go of the sockets of a director that has just ended.
 ///
 /// # Errors
 /// [`BindError`], with the cure.
@@ -127,15 +140,27 @@ pub fn bind(frames: &Frames, bindings: &[Binding]) -> Result<Sockets, BindError>
     let asks_copy = bindings.iter().any(|binding| binding.zero_copy == ZeroCopy::Off);
     let requires = bindings.iter().any(|binding| binding.zero_copy == ZeroCopy::Require);
     let modes: &[BindFlags] = match (asks_copy, requires) {
+        (true, true) => {
+            return Err(BindError::Settings("one interface requires zero-copy, another one forbids it".into()));
+        }
         (true, _) => &[BindFlags::XDP_COPY],
         (_, true) => &[BindFlags::XDP_ZEROCOPY],
         _ => &[BindFlags::XDP_ZEROCOPY, BindFlags::XDP_COPY],
     };
+    let deadline = Instant::now() + BUSY_PATIENCE;
     let mut outcome = None;
     for &mode in modes {
-        match bind_as(frames, bindings, mode) {
-            Ok(sockets) => return Ok(sockets),
-            Err(error) => outcome = Some(error),
+        loop {
+            match bind_as(frames, bindings, mode) {
+                Ok(sockets) => return Ok(sockets),
+                // Not a reason for another mode: it would stay copied for as long as the director runs.
+                Err(error) if error.is_busy() && Instant::now() < deadline => std::thread::sleep(BUSY_PAUSE),
+                Err(error @ (BindError::Memory { .. } | BindError::Settings(_))) => return Err(error),
+                Err(error) => {
+                    outcome = Some(error);
+                    break;
+                }
+            }
         }
     }
     Err(outcome.unwrap_or_else(|| BindError::Settings("no device to bind".into())))
@@ -166,8 +191,8 @@ fn bind_as(frames: &Frames, bindings: &[Binding], mode: BindFlags) -> Result<Soc
             BindError::Socket { interface: binding.interface.clone(), queue: binding.queue, mode, source, cure }
         };
         let interface = binding.interface.parse().map_err(|_| failed(io::Error::from_raw_os_error(libc::ENODEV)))?;
-        // SAFETY: libxdp loads no program (flag above), so sharing a device and queue could not free one twice; and
-        // no device and queue is bound twice with one frame memory.
+        // SAFETY: libxdp loads no program (flag above), so a device and queue that is bound twice with one frame memory
+        // could not free one twice.
         let made = unsafe { Socket::new(config, &umem, &interface, binding.queue) };
         let (tx, rx, rings) = made.map_err(|error| failed(os_error(&error)))?;
         let (fill, completion) = rings.ok_or_else(|| failed(io::Error::from_raw_os_error(libc::EBUSY)))?;
@@ -194,7 +219,7 @@ fn memory(frames: &Frames) -> Result<(Umem, *mut u8, bool), BindError> {
     let count = NonZeroU32::new(frames.count).ok_or_else(|| settings(&"`count` must be above 0"))?;
     let make = |huge| {
         Umem::new(config, count, huge).map_err(|error| BindError::Memory {
-            megabytes: u64::from(frames.size) * u64::from(frames.count) >> 20,
+            megabytes: (u64::from(frames.size) * u64::from(frames.count)) >> 20,
             huge: if huge { " on huge pages" } else { "" },
             cure: if huge { ", or reserve pages in /proc/sys/vm/nr_hugepages" } else { "" },
             source: os_error(&error),
@@ -209,8 +234,10 @@ fn memory(frames: &Frames) -> Result<(Umem, *mut u8, bool), BindError> {
         Err(error) => return Err(error),
     };
     let first = descriptors.first().ok_or_else(|| settings(&"no frames"))?;
-    // SAFETY: the first descriptor is of this memory, and nobody has used it yet. Only its address is taken.
+    // SAFETY: the first descriptor is of this memory, and nobody has used it yet, so nobody writes. Only its address is
+    // taken.
     let at = unsafe { umem.data(first) }.contents().as_ptr();
+    // The memory was mapped by C, for the kernel as well: its provenance is exposed, and this is a pointer to all of it.
     let base = std::ptr::with_exposed_provenance_mut(at.expose_provenance() - first.addr());
     Ok((umem, base, huge))
 }
@@ -218,7 +245,9 @@ fn memory(frames: &Frames) -> Result<(Umem, *mut u8, bool), BindError> {
 /// The kernel's error number below one of `xsk-rs`'s errors.
 fn os_error(error: &dyn std::error::Error) -> io::Error {
     match error.source().and_then(|source| source.downcast_ref::<io::Error>()) {
-        Some(source) => source.raw_os_error().map_or_else(|| io::Error::other(source.to_string()), io::Error::from_raw_os_error),
+        Some(source) => {
+            source.raw_os_error().map_or_else(|| io::Error::other(source.to_string()), io::Error::from_raw_os_error)
+        }
         None => io::Error::other(error.to_string()),
     }
 }
@@ -251,28 +280,28 @@ fn prefer_busy_poll(socket: BorrowedFd<'_>, budget: u32) {
     }
 }
 
-/// Reads a fixed-size option of an AF_XDP socket.
-pub(super) fn xdp_option<T: Copy + Default>(socket: BorrowedFd<'_>, option: libc::c_int) -> io::Result<T> {
-    let mut value = T::default();
+/// Plain data that the kernel may write.
+///
+/// # Safety
+/// Any bytes are a valid value, and none of them is padding.
+pub(super) unsafe trait Plain: Copy {}
+
+// SAFETY: integers.
+unsafe impl Plain for u32 {}
+// SAFETY: integers.
+unsafe impl Plain for [u64; 6] {}
+// SAFETY: a C struct of 64-bit integers.
+unsafe impl Plain for libc::xdp_mmap_offsets {}
+
+/// Reads a fixed-size option of an AF_XDP socket. What an older kernel does not know of it is 0.
+pub(super) fn xdp_option<T: Plain>(socket: BorrowedFd<'_>, option: libc::c_int) -> io::Result<T> {
+    // SAFETY: any bytes are a valid `T`, so zeros are.
+    let mut value: T = unsafe { std::mem::zeroed() };
     let mut length = size_of::<T>() as libc::socklen_t;
-    // SAFETY: `value` is `length` bytes of plain data that any content is valid for (the callers' types are C structs
-    // of integers).
-    let result = unsafe {
-        libc::getsockopt(socket.as_raw_fd(), libc::SOL_XDP, option, (&raw mut value).cast(), &mut length)
-    };
+    // SAFETY: `value` is `length` bytes that the kernel may fill with whatever it likes, by the trait.
+    let result =
+        unsafe { libc::getsockopt(socket.as_raw_fd(), libc::SOL_XDP, option, (&raw mut value).cast(), &mut length) };
     if result == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
-}
-
-/// The layout of a socket's rings.
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-pub(super) struct Offsets(pub(super) libc::xdp_mmap_offsets);
-
-impl Default for Offsets {
-    fn default() -> Self {
-        // SAFETY: a C struct of integers.
-        Offsets(unsafe { std::mem::zeroed() })
-    }
 }
 
 /// What the kernel says of one socket, to be asked from another thread than the worker's.
@@ -283,13 +312,7 @@ pub struct Monitor {
 
 impl Monitor {
     pub(super) fn of(socket: BorrowedFd<'_>) -> io::Result<Self> {
-        // SAFETY: duplicating a valid descriptor gives one that is ours alone.
-        let copy = unsafe { libc::fcntl(socket.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 0) };
-        if copy < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: just made, and nobody else has it.
-        Ok(Monitor { socket: unsafe { OwnedFd::from_raw_fd(copy) } })
+        Ok(Monitor { socket: socket.try_clone_to_owned()? })
     }
 
     /// Is the queue in zero-copy mode, by the kernel's own answer (XDP_OPTIONS)?
@@ -305,7 +328,11 @@ impl Monitor {
         Ok(vec![
             ("rx_dropped", dropped, "Packets that the kernel dropped for other reasons than a full ring."),
             ("rx_invalid_descs", invalid_rx, "Descriptors in the fill ring that the kernel refused; a bug of ours."),
-            ("tx_invalid_descs", invalid_tx, "Descriptors in the transmit ring that the kernel refused; a bug of ours."),
+            (
+                "tx_invalid_descs",
+                invalid_tx,
+                "Descriptors in the transmit ring that the kernel refused; a bug of ours.",
+            ),
             ("rx_ring_full", full, "Packets dropped because the worker was too slow; raise `rx_ring` or add workers."),
             ("rx_fill_ring_empty", fill_empty, "Times that no frame was free for reception; raise `frames.count`."),
             ("tx_ring_empty", tx_empty, "Times that the kernel found nothing to send; harmless."),

@@ -1,0 +1,188 @@
+//! The datapath as the control side moves it: snapshots to the workers, keys to the XDP program, ways to the servers.
+//!
+//! Invariant: what the workers use is the last snapshot that was made here, unless one of them does not answer, which
+//! is noticed and told. Dropped from top to bottom: frames are steered away before the workers stop. Why something is
+//! published or steered, it does not know; that is the book's business.
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use xvs_engine::engine::Shared;
+use xvs_engine::hop::Interface;
+use xvs_engine::real::RealId;
+use xvs_engine::route::Routes;
+use xvs_engine::service::Service;
+use xvs_engine::snapshot::Snapshot;
+use xvs_redirect::{Error, Key, Redirect};
+
+use super::book::Outside;
+use super::network::{Changes, Network, Way};
+use super::protocol::{Refusal, RefusalKind};
+use super::workers::{Handle, Health};
+
+/// Workers, XDP program, network.
+pub struct Datapath {
+    /// The XDP programs.
+    pub redirect: Redirect,
+    /// The workers.
+    pub handles: Vec<Handle>,
+    /// The network.
+    pub network: Network,
+    shared: Arc<Shared>,
+    snapshot: Arc<Snapshot>,
+    /// What the snapshots are made of besides services.
+    interfaces: Vec<Interface>,
+    routes: Routes,
+    generation: u64,
+    ways: HashMap<RealId, Way>,
+    local: HashSet<IpAddr>,
+}
+
+impl Datapath {
+    /// Puts the parts together. Nothing is steered but the director's own addresses.
+    pub fn new(redirect: Redirect, handles: Vec<Handle>, network: Network, shared: Arc<Shared>) -> Self {
+        let (snapshot, ways, local) = Default::default();
+        let (interfaces, routes) = (network.interfaces(), network.routes());
+        let generation = 0;
+        let mut datapath =
+            Datapath { redirect, handles, network, shared, snapshot, interfaces, routes, generation, ways, local };
+        datapath.steer_local();
+        datapath.tell_macs();
+        datapath.publish(&[]);
+        datapath
+    }
+
+    /// What the workers use.
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// The way to a server, for a person.
+    pub fn way(&self, real: RealId) -> String {
+        self.ways.get(&real).map(|way| way.text.clone()).unwrap_or_default()
+    }
+
+    /// Takes in what the network reported. `services` and `reals` are all that there are.
+    pub fn follow(&mut self, changes: Changes, services: &[Arc<Service>], reals: Vec<(RealId, IpAddr)>) {
+        if changes.addresses {
+            self.steer_local();
+        }
+        if !changes.topology {
+            return;
+        }
+        (self.interfaces, self.routes) = (self.network.interfaces(), self.network.routes());
+        self.tell_macs();
+        // Servers of many services are often the same machines.
+        let mut known: HashMap<IpAddr, Way> = HashMap::new();
+        for (real, server) in reals {
+            let way = known.entry(server).or_insert_with(|| self.network.way_to(server)).clone();
+            self.set_way(real, server, way);
+        }
+        self.publish(services);
+        self.shared.reroute_replies(&self.routes);
+    }
+
+    /// Looks after the workers, once a second: one that has ended or does not breathe is told of once.
+    pub fn look_after_workers(&mut self) {
+        for (queue, handle) in (0..).zip(&mut self.handles) {
+            let Some(health) = handle.look() else { continue };
+            match health {
+                Health::Well => tracing::info!(worker = queue, "the worker breathes again"),
+                Health::Silent => {
+                    tracing::error!(worker = queue, "the worker does not breathe; its queues are not served")
+                }
+                Health::Ended => {
+                    tracing::error!(
+                        worker = queue,
+                        "the worker has ended; start the director again to serve its queues"
+                    );
+                    // Else packets would go to sockets that nobody reads, whatever was asked for absent workers.
+                    for &link in self.network.devices() {
+                        if let Err(error) = self.redirect.unregister(link, queue) {
+                            tracing::warn!(%error, worker = queue, "its queue could not be taken away from it");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Tells the XDP program the director's own addresses, whose packets are the kernel's.
+    fn steer_local(&mut self) {
+        let now: HashSet<IpAddr> = self.network.view().addresses().map(|address| address.address).collect();
+        let gone: Vec<IpAddr> = self.local.difference(&now).copied().collect();
+        for address in gone {
+            self.unsteer(&Key::Local { address });
+            self.local.remove(&address);
+        }
+        for address in now {
+            if self.local.contains(&address) {
+                continue;
+            }
+            match self.redirect.steer(Key::Local { address }) {
+                Ok(()) => drop(self.local.insert(address)),
+                // It is tried again with the next change of addresses.
+                Err(error) => {
+                    tracing::warn!(%error, %address, "an address of the director is not known to the XDP program")
+                }
+            }
+        }
+    }
+
+    /// Tells the XDP program which MACs are ours: what a switch floods to us is not for us.
+    fn tell_macs(&mut self) {
+        for &device in self.network.devices() {
+            let mut macs = self.network.macs_of(device);
+            if macs.len() > Redirect::MACS_MAX {
+                tracing::warn!(device, count = macs.len(), "too many MACs on one interface: frames for any are taken");
+                macs.clear();
+            }
+            if let Err(error) = self.redirect.set_macs(device, &macs) {
+                tracing::warn!(%error, device, "the MACs of an interface are not known to the XDP program");
+            }
+        }
+    }
+
+    fn set_way(&mut self, real: RealId, server: IpAddr, way: Way) {
+        self.shared.arena.get(real).set_path(way.path, way.mtu, way.source);
+        if self.ways.get(&real).map(|old| &old.path) != Some(&way.path) {
+            tracing::debug!(%server, way = way.text, "the way to a real server");
+        }
+        self.ways.insert(real, way);
+    }
+}
+
+impl Outside for Datapath {
+    fn publish(&mut self, services: &[Arc<Service>]) {
+        self.generation += 1;
+        let snapshot = Snapshot::new(self.generation, services, self.interfaces.clone(), self.routes.clone());
+        self.snapshot = Arc::new(snapshot);
+        for handle in &mut self.handles {
+            handle.send(self.snapshot.clone());
+        }
+        for (index, handle) in self.handles.iter_mut().enumerate() {
+            if !handle.taken() && handle.health() == Health::Well {
+                tracing::error!(worker = index, "the worker did not take its new snapshot");
+            }
+        }
+    }
+
+    fn steer(&mut self, key: &Key) -> Result<(), Refusal> {
+        self.redirect.steer(*key).map_err(|error| {
+            let kind = if matches!(error, Error::MapFull { .. }) { RefusalKind::Limit } else { RefusalKind::Invalid };
+            Refusal::new(kind, error.to_string())
+        })
+    }
+
+    fn unsteer(&mut self, key: &Key) {
+        if let Err(error) = self.redirect.unsteer(key) {
+            tracing::warn!(%error, ?key, "a key stays steered");
+        }
+    }
+
+    fn route(&mut self, real: RealId, server: IpAddr) {
+        let way = self.network.way_to(server);
+        self.set_way(real, server, way);
+    }
+}

@@ -1,0 +1,71 @@
+//! From the rules' words to the engine's and the XDP program's. No state, no decisions.
+
+use xvs_engine::flow::{self, Endpoint};
+use xvs_engine::real::{self, Settings};
+use xvs_engine::service::ServiceKey;
+use xvs_redirect::{Key, Protocol as Steered};
+
+use super::protocol::{Family, Method, Protocol, ServerSpec, ServiceId, ServiceSpec};
+
+/// A server's settings for its record.
+pub(super) fn settings(spec: &ServerSpec) -> Settings {
+    let method = match spec.method {
+        Method::Nat => real::Method::Nat,
+        Method::Dr => real::Method::Dr,
+        Method::Tun(_) => real::Method::Tun,
+    };
+    let weight = i32::try_from(spec.weight).unwrap_or(i32::MAX);
+    Settings { endpoint: spec.address.into(), method, weight, upper: spec.upper, lower: spec.lower }
+}
+
+/// The scheduler flags as schedulers read them.
+pub(super) fn flags(spec: &ServiceSpec) -> u8 {
+    u8::from(spec.flags.one) | u8::from(spec.flags.two) << 1 | u8::from(spec.flags.three) << 2
+}
+
+/// The key of a service in the engine.
+pub(super) fn service(id: &ServiceId) -> ServiceKey {
+    match *id {
+        ServiceId::Address { protocol, address } => ServiceKey::Address(number(protocol), Endpoint::from(address)),
+        ServiceId::Mark { mark, family } => {
+            ServiceKey::Mark(mark, if family == Family::Inet { flow::Family::Inet } else { flow::Family::Inet6 })
+        }
+    }
+}
+
+/// IP protocol.
+pub(super) fn number(protocol: Protocol) -> flow::Protocol {
+    match protocol {
+        Protocol::Tcp => flow::Protocol::TCP,
+        Protocol::Udp => flow::Protocol::UDP,
+        Protocol::Sctp => flow::Protocol::SCTP,
+    }
+}
+
+fn steered(protocol: Protocol) -> Steered {
+    match protocol {
+        Protocol::Tcp => Steered::Tcp,
+        Protocol::Udp => Steered::Udp,
+        Protocol::Sctp => Steered::Sctp,
+    }
+}
+
+/// What must be steered for a service.
+pub(super) fn inbound(id: &ServiceId) -> Option<Key> {
+    match *id {
+        ServiceId::Address { protocol, address } => {
+            Some(Key::Service { protocol: steered(protocol), address: address.ip(), port: address.port() })
+        }
+        ServiceId::Mark { .. } => None,
+    }
+}
+
+/// What must be steered for the answers of a server.
+pub(super) fn reply(id: &ServiceId, server: &ServerSpec) -> Option<Key> {
+    match (*id, server.method) {
+        (ServiceId::Address { protocol, .. }, Method::Nat) => {
+            Some(Key::Reply { protocol: steered(protocol), address: server.address.ip(), port: server.address.port() })
+        }
+        _ => None,
+    }
+}

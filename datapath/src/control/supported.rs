@@ -1,0 +1,55 @@
+//! What this version of the director serves, of all that LVS's rules can say.
+//!
+//! A rule may be right and still not be served. Whoever takes rules in (a command, a file, `xvs check`) asks here, so
+//! that all of them say the same. Invariant: pure; what is accepted here, the [`Book`](super::book::Book) can carry out
+//! but for its limits.
+
+use xvs_engine::sched::Builtin;
+
+use super::protocol::{Method, Protocol, Refusal, RefusalKind, ServerSpec, ServiceId, ServiceSpec, Tunnel};
+use crate::config::{ServiceState, rules};
+
+/// May this service be added, or an existing one be changed to it? Gives its scheduler.
+///
+/// # Errors
+/// It breaks a rule, or asks for what this version does not serve.
+pub fn service(spec: &ServiceSpec) -> Result<Builtin, Refusal> {
+    rules::check_service(spec, Builtin::NAMES)?;
+    let is_sctp = matches!(spec.id, ServiceId::Address { protocol: Protocol::Sctp, .. });
+    let missing = [
+        (matches!(spec.id, ServiceId::Mark { .. }), "firewall-mark services are"),
+        (is_sctp, "SCTP services are"),
+        (spec.persistence.is_some(), "persistence (-p) is"),
+        (spec.one_packet, "one-packet scheduling (-o) is"),
+        (spec.engine.is_some(), "persistence engines (--pe) are"),
+    ];
+    if let Some((_, what)) = missing.into_iter().find(|(asked, _)| *asked) {
+        let message = format!("service {}: {what} not served in this version of xvs", rules::describe(&spec.id));
+        return Err(Refusal::new(RefusalKind::Unsupported, message));
+    }
+    let unknown = || Refusal::new(RefusalKind::NoSuchScheduler, format!("no scheduler is called {:?}", spec.scheduler));
+    Builtin::from_name(&spec.scheduler).ok_or_else(unknown)
+}
+
+/// May this server be added to the service, or an existing one be changed to it?
+///
+/// # Errors
+/// It breaks a rule, or asks for what this version does not serve.
+pub fn server(service: &ServiceSpec, spec: &ServerSpec) -> Result<(), Refusal> {
+    rules::check_server(service, spec)?;
+    if let Method::Tun(Tunnel::Gue { .. } | Tunnel::Gre { .. }) = spec.method {
+        let message =
+            format!("server {}: GUE and GRE tunnels are not served in this version of xvs; use ipip", spec.address);
+        return Err(Refusal::new(RefusalKind::Unsupported, message));
+    }
+    Ok(())
+}
+
+/// Everything in these rules that is not served.
+pub fn refusals(services: &[ServiceState]) -> Vec<Refusal> {
+    let of = |state: &ServiceState| {
+        let servers = state.servers.iter().filter_map(|spec| server(&state.spec, spec).err()).collect::<Vec<_>>();
+        service(&state.spec).err().into_iter().chain(servers)
+    };
+    services.iter().flat_map(of).collect()
+}

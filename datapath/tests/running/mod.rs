@@ -1,0 +1,76 @@
+//! The real director, as a process in a namespace with two wires.
+
+use std::process::{Child, Command, Stdio};
+use std::{env, fs};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use crate::wires::{Wires, eventually};
+
+/// A running director.
+pub(crate) struct Running {
+    child: Child,
+    control: String,
+    pub(crate) log: String,
+}
+
+impl Running {
+    pub(crate) fn start(wires: &Wires, form: &str) -> Running {
+        let scratch = env::temp_dir().join(format!("xvs-xsk-{}-{}", std::process::id(), wires.here.name()));
+        fs::create_dir_all(&scratch).expect("a directory");
+        let path = |name: &str| scratch.join(name).to_string_lossy().into_owned();
+        let (control, log) = (path("xvs.sock"), path("log"));
+        fs::write(
+            path("site.toml"),
+            "[connections]\ncapacity = 1024\n[director]\nown_vips = true\n[[interface]]\nname = \"a0\"\nqueues = 1\n\
+             [[interface]]\nname = \"a1\"\nqueues = 1\n[[service]]\naddress = \"192.0.2.10:80\"\n\
+             [[service.server]]\naddress = \"10.0.0.1:80\"\n",
+        )
+        .expect("a file");
+        let mut child = Command::new("ip")
+            .args(["netns", "exec", wires.here.name(), env!("CARGO_BIN_EXE_xvs"), "run", "--log", form])
+            .args(["--config", &path("site.toml"), "--control", &control])
+            .stderr(Stdio::from(fs::File::create(&log).expect("a file")))
+            .spawn()
+            .expect("it starts");
+        eventually("the director", || {
+            let ended = child.try_wait().expect("our child");
+            assert!(ended.is_none(), "it ended: {}", fs::read_to_string(&log).expect("the log"));
+            std::os::unix::net::UnixStream::connect(&control).is_ok()
+        });
+        Running { child, control, log }
+    }
+
+    pub(crate) fn xvs(&self, words: &[&str]) -> Value {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_xvs"));
+        let output = command.args(words).args(["--json", "--control", &self.control]).output().expect("it runs").stdout;
+        serde_json::from_slice(&output).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output)))
+    }
+
+    /// CPU time that it has used, in ticks of ten milliseconds.
+    pub(crate) fn ticks(&self) -> u64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("it lives");
+        let fields: Vec<&str> = stat.rsplit(") ").next().expect("fields").split(' ').collect();
+        fields[11].parse::<u64>().expect("a number") + fields[12].parse::<u64>().expect("a number")
+    }
+
+    pub(crate) fn stop(mut self) -> (bool, String) {
+        kill(Pid::from_raw(self.child.id() as i32), Signal::SIGTERM).expect("it lives");
+        let mut status = None;
+        eventually("its end", || {
+            status = self.child.try_wait().expect("our child");
+            status.is_some()
+        });
+        (status.is_some_and(|status| status.success()), fs::read_to_string(&self.log).expect("the log"))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::path::Path::new(&self.log).parent().map(fs::remove_dir_all);
+    }
+}

@@ -1,0 +1,64 @@
+//! Asks by UDP. A connected socket takes answers from the address that it asked and from no other, so a reply whose
+//! source was not rewritten is a failure.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use xvs_tests::Answers;
+
+/// UDP is not repeated: a lost question must not hide.
+const LIMIT: Duration = Duration::from_secs(3);
+
+/// After so many sockets without an answer, the others are not tried: each would wait for nothing.
+const PATIENCE: usize = 3;
+
+pub(crate) fn run(to: SocketAddr, sockets: usize, asks: usize, size: usize) -> Result<Answers> {
+    let mut answers = Answers::default();
+    let mut silent = 0;
+    for number in 0..sockets {
+        if silent == PATIENCE {
+            answers.given_up((sockets - number) * asks);
+            break;
+        }
+        silent += usize::from(!ask_all(&open(to)?, asks, size, &mut answers));
+    }
+    Ok(answers)
+}
+
+/// Asks over one socket until an answer is missing; false if one was.
+fn ask_all(socket: &UdpSocket, asks: usize, size: usize, answers: &mut Answers) -> bool {
+    let mut first: Option<String> = None;
+    for number in 0..asks {
+        match ask(socket, number, size) {
+            Ok(name) if *first.get_or_insert_with(|| name.clone()) == name => answers.answered(&name),
+            Ok(name) => answers.failed(format!("{name} answered in place of the first server")),
+            Err(error) => {
+                answers.failed(format!("{error:#}"));
+                answers.given_up(asks - number - 1);
+                return false;
+            }
+        }
+    }
+    true
+}
+
+fn open(to: SocketAddr) -> Result<UdpSocket> {
+    let any: SocketAddr =
+        if to.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
+    let socket = UdpSocket::bind(any).context("bind")?;
+    socket.connect(to).context("connect")?;
+    socket.set_read_timeout(Some(LIMIT))?;
+    Ok(socket)
+}
+
+fn ask(socket: &UdpSocket, number: usize, size: usize) -> Result<String> {
+    let question: Vec<u8> = (0..size).map(|index| (index * 7 + number) as u8).collect();
+    socket.send(&question).context("send")?;
+    let mut answer = [0; 65536];
+    let len = socket.recv(&mut answer).context("receive")?;
+    let answer = &answer[..len];
+    let Some(end) = answer.iter().position(|byte| *byte == b' ') else { bail!("an answer without a name") };
+    ensure!(answer[end + 1..] == question, "the answer repeats another question");
+    Ok(String::from_utf8_lossy(&answer[..end]).into_owned())
+}

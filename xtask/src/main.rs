@@ -1,0 +1,81 @@
+//! `cargo xtask`: what people run. `demo` shows the product, `test` proves it, `deps` names and installs what is missing,
+//! `bench` measures.
+//!
+//! Invariant: this program builds and runs on a machine that has only cargo, since it is what installs the rest. It ends
+//! with an exit code other than 0 whenever anything failed.
+//!
+//! Not here: formatting and lints, which are the gate's (`.ci/run`).
+
+mod cargo;
+mod demo;
+mod deps;
+mod packages;
+mod paint;
+mod summary;
+mod test;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", about = "What people run: demo, test, deps, bench")]
+enum Task {
+    /// Shows the product at work: one client, one director, four real servers, on this machine.
+    Demo {
+        /// Leave the laboratory standing afterwards, to play with.
+        #[arg(long)]
+        keep: bool,
+        /// Only remove a laboratory that was left standing.
+        #[arg(long, conflicts_with = "keep")]
+        clean: bool,
+    },
+    /// Installs what is missing, builds, and runs every test.
+    Test {
+        /// Leave out the network namespaces: seconds, and no root needed.
+        #[arg(long)]
+        fast: bool,
+        /// A missing right or program is a failure and not a skip. Also if the variable CI or XVS_CI is set.
+        #[arg(long)]
+        ci: bool,
+        /// Run only tests whose names contain this.
+        filter: Option<String>,
+    },
+    /// Names the system packages that building and testing need, and why.
+    Deps {
+        /// Say what is missing, and fail if anything is.
+        #[arg(long)]
+        check: bool,
+        /// Install what is missing (root).
+        #[arg(long, conflicts_with = "check")]
+        install: bool,
+    },
+    /// Runs the engine's benchmarks.
+    Bench {
+        /// Run only benchmarks whose names contain this.
+        filter: Option<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Task::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{} {error:#}", paint::bad("error:"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> Result<()> {
+    match task {
+        Task::Demo { clean: true, .. } => demo::clean(),
+        Task::Demo { keep, .. } => demo::run(keep),
+        Task::Test { fast, ci, filter } => test::run(fast, ci, filter.as_deref()),
+        Task::Deps { check: true, .. } => deps::check(),
+        Task::Deps { install: true, .. } => deps::install(),
+        Task::Deps { .. } => deps::list(),
+        Task::Bench { filter } => cargo::bench(filter.as_deref()),
+    }
+}

@@ -1,0 +1,60 @@
+//! `cargo xtask test`: everything, in the order in which failures are cheapest.
+//!
+//! Units, properties and the BPF program first; then the network namespaces, one story at a time, against the release
+//! build of the product. A failing step does not keep the next from running: the table at the end shows all.
+
+use anyhow::{Result, bail};
+
+use crate::cargo;
+use crate::deps;
+use crate::paint::title;
+use crate::summary::{Summary, table};
+
+/// Scheduler plugins are a workspace of their own, since old toolchains must build it.
+const PLUGINS: &str = "sched-plugins/Cargo.toml";
+
+pub(crate) fn run(fast: bool, ci: bool, filter: Option<&str>) -> Result<()> {
+    let ci = ci || ["CI", "XVS_CI"].iter().any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()));
+    match deps::install() {
+        Err(error) if ci => return Err(error),
+        // Without root some tests can still run; those that cannot say so.
+        Err(error) => eprintln!("{error:#}"),
+        Ok(()) => {}
+    }
+    let filter: Vec<&str> = filter.into_iter().collect();
+    let mut summaries = Vec::new();
+    let mut step = |name: &str, words: &[&str], after: &[&str], binaries: Option<&std::path::Path>| -> Result<()> {
+        println!("\n{}", title(name));
+        let mut words = words.to_vec();
+        words.push("--no-fail-fast");
+        words.extend(&filter);
+        if !after.is_empty() {
+            words.push("--");
+            words.extend(after);
+        }
+        let mut command = cargo::command(&words);
+        if ci {
+            command.env("XVS_CI", "1");
+        }
+        if let Some(binaries) = binaries {
+            command.env("XVS_BIN_DIR", binaries);
+        }
+        summaries.push(Summary::of(name, &mut command)?);
+        Ok(())
+    };
+    step("units, properties, BPF", &["test", "--workspace", "--exclude", "xvs-tests"], &[], None)?;
+    if cargo::root().join(PLUGINS).exists() {
+        step("scheduler plugins", &["test", "--manifest-path", PLUGINS], &[], None)?;
+    }
+    if !fast {
+        let binaries = cargo::build_release()?;
+        step("network namespaces", &["test", "--package", "xvs-tests"], &["--test-threads=1"], Some(&binaries))?;
+    }
+    table(&summaries);
+    let failed: Vec<_> = summaries.iter().filter(|summary| !summary.is_good()).collect();
+    if !failed.is_empty() {
+        let names: Vec<_> = failed.iter().map(|summary| summary.name.as_str()).collect();
+        bail!("failed: {}", names.join("; "));
+    }
+    Ok(())
+}
