@@ -252,31 +252,6 @@ fn nat_maps_ports() -> Outcome {
     })
 }
 
-#[test]
-#[ignore = "GUE and GRE are not served yet"]
-fn tunnels_by_gue_and_gre() -> Outcome {
-    story("the other encapsulations arrive and are opened, with and without checksums", || {
-        let lab = Lab::two_arm(2)?;
-        let ds = lab.director().start(&lab.director().site())?;
-        let mut cases = Cases::new();
-        for (encapsulation, checksum) in [("gue", "nocsum"), ("gue", "csum"), ("gre", "nocsum"), ("gre", "csum")] {
-            let port = if encapsulation == "gue" { "--tun-port 6080" } else { "" };
-            let words = format!("--tun-type {encapsulation} {port} --tun-{checksum}");
-            for kind in Kind::all().into_iter().filter(|kind| kind.method == Method::Tun) {
-                cases.case(&format!("{encapsulation} {checksum} {}", kind.title()), || {
-                    let address = |number| lab.server(number).address().socket(kind.rip, 80);
-                    let service = Service::tcp(lab.vip(kind.number).socket(kind.vip, 80))
-                        .server(address(1), Method::Tun, &words)
-                        .server(address(2), Method::Tun, &words);
-                    let url = format!("http://{}/", service.address());
-                    service.during(&ds, || lab.client().curl_n(&url, 10)?.are_even(&["rs1", "rs2"], 5))
-                });
-            }
-        }
-        cases.finish()
-    })
-}
-
 /// A configuration with the next hops of both sides written down, and the tag to write towards them.
 fn site_with_tagged_hops(lab: &Lab, vlan: u16) -> Result<String> {
     let hops = [lab.client().namespace().mac("eth0")?, lab.server(1).namespace().mac("eth0")?];

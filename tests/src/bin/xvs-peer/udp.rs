@@ -16,12 +16,14 @@ const PATIENCE: usize = 3;
 pub(crate) fn run(to: SocketAddr, sockets: usize, asks: usize, size: usize) -> Result<Answers> {
     let mut answers = Answers::default();
     let mut silent = 0;
-    for number in 0..sockets {
+    // All are open at the same time, so that no two have the same port: each is one connection to the director.
+    let opened = (0..sockets).map(|_| open(to)).collect::<Result<Vec<_>>>()?;
+    for (number, socket) in opened.iter().enumerate() {
         if silent == PATIENCE {
             answers.given_up((sockets - number) * asks);
             break;
         }
-        silent += usize::from(!ask_all(&open(to)?, asks, size, &mut answers));
+        silent += usize::from(!ask_all(socket, asks, size, &mut answers));
     }
     Ok(answers)
 }
