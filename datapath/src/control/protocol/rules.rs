@@ -1,0 +1,185 @@
+//! What is asked for: services, servers, timeouts.
+//!
+//! Plain values that may be wrong; whether they are is for `config::rules` to say.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+/// Transport protocol of a virtual service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// TCP, IP protocol 6.
+    Tcp,
+    /// UDP, IP protocol 17.
+    Udp,
+    /// SCTP, IP protocol 132.
+    Sctp,
+}
+
+/// IP version, where an address does not already tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Family {
+    /// IPv4.
+    Inet,
+    /// IPv6.
+    Inet6,
+}
+
+/// The key of a virtual service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ServiceId {
+    /// Protocol and VIP:port; port 0 stands for every port of the VIP.
+    Address {
+        /// Transport protocol.
+        protocol: Protocol,
+        /// VIP and port.
+        address: SocketAddr,
+    },
+    /// Firewall mark.
+    Mark {
+        /// The mark, never 0.
+        mark: u32,
+        /// The IP version that it counts for.
+        family: Family,
+    },
+}
+
+impl ServiceId {
+    /// The IP version of the service.
+    pub fn family(&self) -> Family {
+        match self {
+            ServiceId::Address { address, .. } if address.is_ipv4() => Family::Inet,
+            ServiceId::Address { .. } => Family::Inet6,
+            ServiceId::Mark { family, .. } => *family,
+        }
+    }
+}
+
+/// Persistence of a virtual service (`-p`, `-M`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Persistence {
+    /// Life of a template after its last new connection, in seconds.
+    pub timeout_s: u32,
+    /// Prefix length that is applied to the client's address: 0..=32 (IPv4), 1..=128 (IPv6).
+    pub prefix: u8,
+}
+
+/// A virtual service as asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceSpec {
+    /// Its key.
+    pub id: ServiceId,
+    /// Name of the scheduler (`-s`).
+    pub scheduler: String,
+    /// Scheduler flags (`-b`): any of `flag-1`, `flag-2`, `flag-3` (the generic names; the tools translate).
+    #[serde(default)]
+    pub flags: SchedFlags,
+    /// Persistence (`-p`, `-M`), if any.
+    #[serde(default)]
+    pub persistence: Option<Persistence>,
+    /// Persistence engine (`--pe`).
+    #[serde(default)]
+    pub engine: Option<String>,
+    /// One-packet scheduling (`-o`).
+    #[serde(default)]
+    pub one_packet: bool,
+}
+
+/// The three flags that a scheduler may read (`-b`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SchedFlags {
+    /// `flag-1`; `sh-fallback`, `mh-fallback`.
+    #[serde(default)]
+    pub one: bool,
+    /// `flag-2`; `sh-port`, `mh-port`.
+    #[serde(default)]
+    pub two: bool,
+    /// `flag-3`.
+    #[serde(default)]
+    pub three: bool,
+}
+
+/// How the outer UDP or GRE checksum of a tunnel is filled.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TunnelChecksum {
+    /// `--tun-nocsum`
+    #[default]
+    None,
+    /// `--tun-csum`
+    Full,
+    /// `--tun-remcsum`
+    Remote,
+}
+
+/// Encapsulation of a TUN real server.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tunnel {
+    /// IP in IP.
+    #[default]
+    Ipip,
+    /// Generic UDP encapsulation.
+    Gue {
+        /// Destination port, not 0.
+        port: u16,
+        /// Outer checksum.
+        checksum: TunnelChecksum,
+    },
+    /// Generic routing encapsulation.
+    Gre {
+        /// Outer checksum: `None` or `Full`.
+        checksum: TunnelChecksum,
+    },
+}
+
+/// Forwarding method of a real server.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Method {
+    /// Masquerading (`-m`).
+    Nat,
+    /// Gatewaying (`-g`), ipvsadm's default.
+    #[default]
+    Dr,
+    /// Tunnelling (`-i`).
+    Tun(Tunnel),
+}
+
+/// A real server as asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServerSpec {
+    /// RIP and port. Port 0 keeps the client's port (mark and port-0 services).
+    pub address: SocketAddr,
+    /// Forwarding method.
+    #[serde(default)]
+    pub method: Method,
+    /// Weight; 0 quiesces.
+    pub weight: i64,
+    /// Upper connection threshold, 0 for none.
+    #[serde(default)]
+    pub upper: u32,
+    /// Lower connection threshold, 0 for three quarters of the upper one.
+    #[serde(default)]
+    pub lower: u32,
+}
+
+/// Timeouts of `--set`, in seconds; 0 keeps what is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Timeouts {
+    /// TCP, established.
+    pub tcp: u32,
+    /// TCP, FIN_WAIT.
+    pub tcpfin: u32,
+    /// UDP.
+    pub udp: u32,
+}
