@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::addresses::{Addresses, Pair};
 use crate::client::Client;
@@ -78,6 +78,9 @@ impl Lab {
             .name
             .clone()
             .unwrap_or_else(|| format!("xvs-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)));
+        if let Some(owner) = Scratch::living_owner(&name) {
+            bail!("a laboratory named {name} belongs to the running process {owner}; wait for its end");
+        }
         clean(&name);
         let scratch = Scratch::create(&name)?;
         let ground = Ground::lay(&plan, &name, scratch.path())?;

@@ -13,6 +13,9 @@ use anyhow::{Context, Result};
 /// Lines of each log that a failure shows.
 const TAIL: usize = 40;
 
+/// The file that says which process built the lab.
+const OWNER: &str = "owner";
+
 thread_local! {
     /// Directories of labs that ended within the running story; none outside of a story.
     static ENDED: RefCell<Option<Vec<PathBuf>>> = const { RefCell::new(None) };
@@ -31,7 +34,14 @@ impl Scratch {
         // A killed process whose number came back may have left one.
         let _ = fs::remove_dir_all(&path);
         fs::create_dir_all(&path).with_context(|| format!("{} could not be created", path.display()))?;
+        fs::write(path.join(OWNER), std::process::id().to_string()).context("the owner could not be written down")?;
         Ok(Scratch { path })
+    }
+
+    /// The process that built the lab `name` and still runs, if it is not this one.
+    pub(crate) fn living_owner(name: &str) -> Option<u32> {
+        let pid: u32 = fs::read_to_string(Self::place(name).join(OWNER)).ok()?.parse().ok()?;
+        (pid != std::process::id() && Path::new(&format!("/proc/{pid}")).exists()).then_some(pid)
     }
 
     /// Where the directory of the lab `name` is.

@@ -202,7 +202,9 @@ fn print_what_to_type(lab: &Lab) {
     println!("  xvs status                                                    workers, queues, counters");
     println!("  xvs drops                                                     what was dropped, and why");
     println!("  ip netns exec {NAME}-client curl http://10.1.0.100/          a request");
-    println!("  ip netns exec {NAME}-director tcpdump -ni eth1               the wire to the real servers");
+    println!(
+        "  ip netns exec {NAME}-rs1 tcpdump -ni eth0                    what rs1 gets (at the director AF_XDP is first)"
+    );
     println!("  xvsadm -e -t 10.1.0.100:80 -r 10.2.0.11:80 -m -w 1            undo the drain");
     println!("  cargo xtask demo --clean                                      take it all away");
 }
