@@ -177,7 +177,7 @@ fn a_forbidden_socket_is_no_missing_director() {
             assert!(output.status.code() == Some(4) && line.contains("root") && line.lines().count() == 1, "{line}");
         }
         Err(error) => {
-            writeln!(std::io::stderr(), "SKIPPED: another user can not run the program: {error}").expect("it")
+            writeln!(std::io::stdout(), "\nSKIPPED: another user can not run the program: {error}").expect("it")
         }
     }
 }

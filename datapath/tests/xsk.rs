@@ -28,7 +28,7 @@ fn privileged() -> bool {
         return true;
     }
     assert!(env::var_os("XVS_CI").is_none(), "XVS_CI is set, and the tests of AF_XDP need root");
-    writeln!(io::stderr(), "SKIPPED: the tests of AF_XDP need root").expect("a terminal or a file");
+    writeln!(io::stdout(), "\nSKIPPED: the tests of AF_XDP need root").expect("a terminal or a file");
     false
 }
 

@@ -337,16 +337,12 @@ fn frames_arrive_unchanged() {
     }
 }
 
-/// Says to a copy of this program that it is to be killed.
-const HELPER: &str = "XVS_TEST_TO_BE_KILLED";
+/// Says to a copy of this program that it is to attach, and to be killed.
+const TO_BE_KILLED: &str = "XVS_TEST_TO_BE_KILLED";
 
-/// What `death_leaves_nothing` runs as a process of its own: attaches, says so, and waits to be killed.
-#[test]
-fn helper_attaches_and_waits() {
-    if std::env::var_os(HELPER).is_none() {
-        return;
-    }
-    let ifindex = nix::net::if_::if_nametoindex("near").expect("inside the namespace of the other test");
+/// What `death_leaves_nothing` does in a process of its own: attaches, says so, and waits to be killed.
+fn attach_and_wait() {
+    let ifindex = nix::net::if_::if_nametoindex("near").expect("inside the namespace of the other process");
     let spec = xvs_redirect::InterfaceSpec { name: "near".into(), ifindex, queues: 1 };
     let mut redirect = Redirect::load(&Options::default(), &[spec]).unwrap();
     redirect.attach(ifindex).unwrap();
@@ -357,13 +353,16 @@ fn helper_attaches_and_waits() {
 /// Guards that a living director's interface is refused, and that a killed one leaves nothing on it.
 #[test]
 fn death_leaves_nothing() {
+    if std::env::var_os(TO_BE_KILLED).is_some() {
+        return attach_and_wait();
+    }
     if !privileged() {
         return;
     }
     let namespace = Namespace::enter(1);
     let mut director = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "helper_attaches_and_waits", "--nocapture"])
-        .env(HELPER, "yes")
+        .args(["--exact", "death_leaves_nothing", "--nocapture"])
+        .env(TO_BE_KILLED, "yes")
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();

@@ -1,8 +1,8 @@
 //! The schedulers against the kernel's recorded choices, step by step.
 //!
-//! `XVS_TRACES=DIR cargo test -p xvs-engine --test traces -- --nocapture` replays `DIR/kernel-*/*.csv`: services and
-//! servers come from `setup-commands.txt`, changes from the `cmd:` rows, numbers of connections from the server list
-//! that the kernel had before each row, and every choice is compared. Without the variable nothing is replayed.
+//! Replays `recordings/kernel-*/*.csv`: services and servers come from `setup-commands.txt`, changes from the `cmd:` rows,
+//! numbers of connections from the server list that the kernel had before each row, and every choice is compared.
+//! `XVS_TRACES=DIR cargo test -p xvs-engine --test traces -- --nocapture` does the same with other recordings.
 //!
 //! What it does not do: connection states, timers and persistence; those are the business of other tests.
 
@@ -286,10 +286,8 @@ fn replay(generation: Generation, commands: &[&str], text: &str) -> (usize, usiz
 /// Every recorded choice is ours too; those of `twos` follow the rule, and so do ours.
 #[test]
 fn the_kernels_choices_are_ours() {
-    let Some(root) = std::env::var_os("XVS_TRACES") else {
-        println!("nothing replayed: XVS_TRACES does not say where the recordings are");
-        return;
-    };
+    let own = || concat!(env!("CARGO_MANIFEST_DIR"), "/tests/recordings").into();
+    let root = std::env::var_os("XVS_TRACES").unwrap_or_else(own);
     let mut sums: HashMap<String, (usize, usize, usize)> = HashMap::new();
     let mut failures = 0;
     for kernel in sorted(Path::new(&root)).iter().filter(|path| path.join("setup-commands.txt").exists()) {
@@ -315,6 +313,7 @@ fn the_kernels_choices_are_ours() {
     }
     let mut sums: Vec<_> = sums.into_iter().collect();
     sums.sort();
+    assert!(sums.iter().any(|(_, (_, _, compared))| *compared > 0), "no recording in {}", root.display());
     for (scheduler, (files, equal, compared)) in sums {
         println!("{scheduler:6} {files:4} files {equal:6} of {compared:6} steps equal");
     }

@@ -25,7 +25,7 @@ pub fn load_or_skip(options: &Options, interfaces: &[InterfaceSpec]) -> Option<R
 /// Says that a test did not run. Past `eprintln!`, whose words the test harness keeps to itself when a test passes.
 pub fn skipped(why: &str) {
     let thread = std::thread::current();
-    writeln!(std::io::stderr(), "SKIPPED: {}: {why}", thread.name().unwrap_or("a test")).ok();
+    writeln!(std::io::stdout(), "\nSKIPPED: {}: {why}", thread.name().unwrap_or("a test")).ok();
 }
 
 /// May this process do what these tests do? Says so loudly if not.
