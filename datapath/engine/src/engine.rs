@@ -30,6 +30,7 @@ use crate::forward::{checksum, decrement_ttl, link, tun};
 use crate::hop::{HopId, Hops, Port};
 use crate::real::{Arena, Generation, Method, Path, Real};
 use crate::snapshot::Snapshot;
+use crate::switches::Switches;
 use crate::time::Now;
 use crate::wire::{Fragment, Headers, Packet};
 
@@ -55,6 +56,8 @@ pub struct Shared {
     pub hops: Hops,
     /// Timeouts in force.
     pub timeouts: Timeouts,
+    /// Switches in force.
+    pub switches: Switches,
     /// Packets in fragments.
     pub fragments: Fragments,
 }
@@ -67,6 +70,7 @@ impl Shared {
             arena: Arena::new(sizes.reals, generation),
             hops: Hops::new(sizes.hops),
             timeouts: Timeouts::default(),
+            switches: Switches::default(),
             fragments: Fragments::new(key),
         }
     }

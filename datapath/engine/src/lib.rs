@@ -26,7 +26,7 @@
 //! A module may use only what stands to its left:
 //!
 //! ```text
-//! drop, time, lines < flow < wire < hop < real < route < sched < service < snapshot < conn < forward < counters
+//! drop, time, lines, switches < flow < wire < hop < real < route < sched < service < snapshot < conn < forward < counters
 //!     < engine < explain < rings < worker
 //! ```
 //!
@@ -55,6 +55,7 @@ pub mod route;
 pub mod sched;
 pub mod service;
 pub mod snapshot;
+pub mod switches;
 pub mod time;
 pub mod wire;
 pub mod worker;
