@@ -65,6 +65,7 @@ fn wrong(words: &[&str]) -> (i32, String) {
     (code, stderr)
 }
 
+const SIP: &str = "protocol = \"udp\"\npersistent = 3\nengine = \"sip\"\n";
 const SERVICE: &str = "[[service]]\naddress = \"192.0.2.1:80\"\n";
 
 /// Guards scripts and people: each kind of failure has its exit code, says one line, and names the cure.
@@ -77,7 +78,7 @@ fn every_failure_has_a_code_and_a_cure() {
     fs::write(&bytes, [0xff, 0xfe]).expect("a file");
     let nowhere = directory.path("none.toml");
     let nothing = directory.write("nothing.toml", "");
-    let unserved = directory.write("unserved.toml", &format!("{SERVICE}persistent = 300\n"));
+    let unserved = directory.write("unserved.toml", &format!("{SERVICE}{SIP}"));
     let strange = directory.write("strange.toml", "[[interface]]\nname = \"xvs-none0\"\n");
     let precious = directory.write("precious", "text");
     let socket = directory.path("xvs.sock");
@@ -208,10 +209,8 @@ fn check_tells_all_problems() {
     assert!(output.status.success() && text(&output.stdout).contains("1 services"));
     let told: Value = serde_json::from_slice(&xvs(&["check", &good, "--json"]).stdout).expect("JSON");
     assert_eq!((told["right"].as_bool(), told["services"].as_u64()), (Some(true), Some(1)));
-    let several = directory.write(
-        "several.toml",
-        &format!("{SERVICE}persistent = 3\n{}one_packet = true\nprotocol = \"udp\"\n", SERVICE.replace(":80", ":53")),
-    );
+    let several = directory
+        .write("several.toml", &["80", "53"].map(|port| format!("{}{SIP}", SERVICE.replace("80", port))).concat());
     let stderr = text(&xvs(&["check", &several]).stderr);
     assert_eq!(stderr.matches("not served").count(), 2, "{stderr}");
 }

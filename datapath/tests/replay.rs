@@ -14,7 +14,7 @@ use serde_json::Value;
 use xvs::cli::Replay;
 use xvs::replay::{ReplayError, replay};
 
-use frames::{ACK, FIN, SYN, Told, tcp, udp};
+use frames::{ACK, FIN, RST, SYN, Told, tcp, udp};
 
 const CLIENT: &str = "198.51.100.7:40000";
 const WEB: &str = "192.0.2.10:80";
@@ -129,7 +129,7 @@ fn a_nat_connection_and_a_stray_packet() {
         (10, tcp("10.0.0.1:8080", CLIENT, SYN | ACK, b"")),
         (20, tcp(CLIENT, WEB, ACK, b"GET / HTTP/1.0\r\n\r\n")),
         (30, tcp("10.0.0.1:8080", CLIENT, ACK, b"odd")),
-        (40, tcp("198.51.100.8:1", WEB, ACK, b"stray")),
+        (40, tcp("198.51.100.8:1", WEB, RST | ACK, b"stray")),
         (50, tcp(CLIENT, WEB, FIN | ACK, b"")),
     ]);
     assert_eq!(directory.replay(), "6 frames: 5 sent, 1 dropped; 1 connections at the end\n");
@@ -260,8 +260,8 @@ fn errors_name_the_file_and_the_cure() {
     expect(3, &["site.toml"]);
     write("site.toml", b"[[service]]\naddress = \"nonsense\"\n");
     expect(2, &["site.toml", "nonsense"]);
-    directory.site("[[service]]\naddress = \"192.0.2.1:80\"\npersistent = 300\n");
-    expect(2, &["persistence", "not served"]);
+    directory.site("[[service]]\nprotocol = \"udp\"\naddress = \"192.0.2.1:80\"\npersistent = 300\nengine = \"sip\"\n");
+    expect(2, &["engines", "not served"]);
     directory.site(&dns("nat"));
     expect(3, &["in.pcap"]);
     write("in.pcap", b"this is no capture, but it is longer than a header of one");

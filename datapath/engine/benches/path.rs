@@ -92,6 +92,8 @@ fn table_of(count: u32) -> Table {
             status: Status { state: 1, flags: Flags::new(Method::Nat) },
             timeout_s: 900,
             reply_path: Path::NoRoute,
+            class: 0,
+            parent: None,
         };
         assert!(table.insert(&new, table.hash(&new.flow), Now::from_secs(1)).is_ok());
     }

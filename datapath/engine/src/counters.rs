@@ -102,8 +102,14 @@ counts! {
     related;
     /// ICMP errors that the director sent itself.
     icmp_sent;
+    /// TCP resets that the director sent to clients of no connection.
+    resets_sent;
     /// Connections made.
     opened;
+    /// Templates of persistence made.
+    templates;
+    /// Packets that were scheduled each by itself (one-packet scheduling).
+    one_packet;
     /// Connections that timed out.
     expired;
     /// Half-open connections that gave way in a full table.

@@ -56,6 +56,8 @@ reasons! {
     ServerGone = "server_gone";
     /// The packet's connection ended while the packet was on its way: another worker timed it out, or made room.
     ConnectionEnded = "connection_ended";
+    /// The defence against too many connections drops one of so many new ones (`drop_packet`).
+    Pressure = "pressure";
     /// The connection table is full and nothing in reach could give way; raise `connections.capacity`.
     TableFull = "table_full";
     /// TTL or hop limit was used up; the sender was told.

@@ -11,24 +11,28 @@
 //! Invariant: every packet gets a [`Verdict`]; nothing here allocates, waits for anything but a service's lock for a
 //! new connection, or asks the time. What is shared between workers is in [`Shared`]; the rest is this worker's own.
 
+mod cull;
 mod errors;
 mod life;
 mod open;
+mod persist;
 
 use std::cell::Cell;
 use std::sync::Arc;
 
+pub use self::cull::Cull;
 use self::errors::Budget;
 pub(crate) use self::open::request;
-use crate::conn::{Conn, ConnId, Flags, Fragments, Side, Sweep, Table, Timeouts};
+use crate::conn::{Conn, ConnId, Fragments, Side, Sweep, Table, Timeouts};
 use crate::counters::Counters;
 use crate::drop::DropReason;
+use crate::flow::Endpoint;
 use crate::flow::{Family, Flow, FlowHash, HashKey};
 use crate::forward::icmp::Refusal;
 use crate::forward::nat::{self, End};
 use crate::forward::{checksum, decrement_ttl, link, tun};
 use crate::hop::{HopId, Hops, Port};
-use crate::real::{Arena, Generation, Method, Path, Real};
+use crate::real::{Arena, Generation, Method, Path, Real, RealId};
 use crate::snapshot::Snapshot;
 use crate::switches::Switches;
 use crate::time::Now;
@@ -74,11 +78,6 @@ impl Shared {
             fragments: Fragments::new(key),
         }
     }
-
-    /// Settles the counts of an ended connection.
-    pub fn settle(&self, conn: &Conn<'_>) {
-        self.arena.get(conn.real()).unbind(!conn.status().flags.has(Flags::INACTIVE));
-    }
 }
 
 /// What becomes of a packet.
@@ -93,6 +92,28 @@ pub enum Verdict {
     Hold(HopId),
     /// It goes no further.
     Drop(DropReason),
+}
+
+/// Where a client's packet goes: the server of its connection, or one that was chosen for this packet alone.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bound<'t> {
+    real: RealId,
+    method: Method,
+    /// RIP (only for NAT: tunnels may lead to the other family) and the port there.
+    server: Endpoint,
+    conn: Option<Conn<'t>>,
+}
+
+impl<'t> Bound<'t> {
+    fn to(conn: Conn<'t>) -> Self {
+        Bound { real: conn.real(), method: conn.status().flags.method(), server: conn.server(), conn: Some(conn) }
+    }
+
+    /// Does the connection still live? If so, what was read of it belongs together.
+    #[inline]
+    fn is_current(&self) -> bool {
+        self.conn.is_none_or(|conn| conn.is_current())
+    }
 }
 
 /// A packet that pass 1 has looked at.
@@ -117,7 +138,10 @@ pub struct Engine {
     counters: Arc<Counters>,
     sweep: Sweep,
     icmp: Budget,
+    resets: Budget,
     ident: Cell<u16>,
+    /// Packets that may still open a connection before the next one is dropped, under pressure.
+    pressure: Cell<u32>,
 }
 
 impl Engine {
@@ -130,7 +154,16 @@ impl Engine {
         workers: u32,
     ) -> Self {
         let sweep = Sweep::new(worker, workers);
-        Engine { shared, snapshot, counters, sweep, icmp: Budget::default(), ident: Cell::new(0) }
+        Engine {
+            shared,
+            snapshot,
+            counters,
+            sweep,
+            icmp: Budget::icmp(),
+            resets: Budget::resets(),
+            ident: Cell::new(0),
+            pressure: Cell::new(0),
+        }
     }
 
     /// Takes a new snapshot into use and gives the old one back, to be freed elsewhere.
@@ -186,33 +219,32 @@ impl Engine {
             self.counters.checksums_completed.add(1);
         }
         let found = self.shared.table.lookup(&headers.flow, hash).filter(|found| self.holds(found, &headers, now));
-        let (mut conn, side) = match found {
-            Some(found) => found,
+        let (bound, side, is_new) = match found {
+            Some((conn, side)) => (Bound::to(conn), side, false),
             None => match self.open(&headers, hash, now) {
-                Ok(found) => found,
-                Err(reason @ (DropReason::NoServer | DropReason::NoService)) => {
-                    return self.refuse(packet, headers, Refusal::PortUnreachable, reason, now);
-                }
-                Err(reason) => return Err(reason),
+                Ok((bound, side)) => (bound, side, true),
+                Err(reason) => return self.decline(packet, headers, reason, now),
             },
         };
-        if let Fragment::First(id) = headers.fragment {
+        if let (Fragment::First(id), Some(conn)) = (headers.fragment, &bound.conn) {
             self.shared.fragments.note(&headers.flow, id, conn.id(), now);
         }
-        match side {
-            Side::Out => {
+        match (side, bound.conn) {
+            (Side::Out, Some(mut conn)) => {
                 self.counters.real_out(conn.real(), headers.ip_len());
-                self.track(&mut conn, side, headers.tcp, now);
+                self.track(&mut conn, side, &headers, now);
                 self.outbound(packet, headers, &conn, now)
             }
-            Side::In | Side::InOnly => {
-                let real = self.shared.arena.get(conn.real());
+            (_, conn) => {
+                let real = self.shared.arena.get(bound.real);
                 if !real.is_available() {
-                    return Err(DropReason::ServerGone);
+                    return self.decline(packet, headers, DropReason::ServerGone, now);
                 }
-                self.counters.real_in(conn.real(), headers.ip_len());
-                self.track(&mut conn, side, headers.tcp, now);
-                self.inbound(packet, headers, &conn, real, now)
+                self.counters.real_in(bound.real, headers.ip_len());
+                if let Some(mut conn) = conn.filter(|_| !is_new) {
+                    self.track(&mut conn, side, &headers, now);
+                }
+                self.inbound(packet, headers, &bound, real, now)
             }
         }
     }
@@ -223,14 +255,14 @@ impl Engine {
         &self,
         packet: &mut Packet<'_>,
         mut headers: Headers,
-        conn: &Conn<'_>,
+        bound: &Bound<'_>,
         real: Real<'_>,
         now: Now,
     ) -> Result<Verdict, DropReason> {
         if headers.ttl(packet.bytes()) <= 1 {
             return self.refuse(packet, headers, Refusal::TimeExceeded, DropReason::TtlExceeded, now);
         }
-        let method = conn.status().flags.method();
+        let method = bound.method;
         let server = real.endpoint().address;
         let room = room_to(&real, method);
         if headers.ip_len() > room {
@@ -241,7 +273,7 @@ impl Engine {
         let (l3, family, tags) = (headers.l3, headers.family, headers.tags);
         let (l3, family) = match method {
             Method::Nat => {
-                nat::rewrite(packet.bytes_mut(), &mut headers, End::Destination, conn.server());
+                nat::rewrite(packet.bytes_mut(), &mut headers, End::Destination, bound.server);
                 (l3, family)
             }
             Method::Dr => (l3, family),
@@ -251,7 +283,7 @@ impl Engine {
                 (0, server.family())
             }
         };
-        if !conn.is_current() {
+        if !bound.is_current() {
             return Err(DropReason::ConnectionEnded);
         }
         self.counters.inbound.add(1);
@@ -306,7 +338,7 @@ impl Engine {
                     return Err(DropReason::ServerGone);
                 }
                 self.counters.real_in(conn.real(), headers.ip_len());
-                self.inbound(packet, headers, &conn, real, now)
+                self.inbound(packet, headers, &Bound::to(conn), real, now)
             }
         }
     }

@@ -349,6 +349,21 @@ impl Real<'_> {
         self.words[word::TEMPLATES].load(Relaxed) as u32
     }
 
+    /// A template was made.
+    pub fn bind_template(&self) {
+        self.words[word::TEMPLATES].fetch_add(1, Relaxed);
+    }
+
+    /// A template ended.
+    pub fn unbind_template(&self) {
+        self.words[word::TEMPLATES].fetch_sub(1, Relaxed);
+    }
+
+    /// Does nothing refer to it, neither a connection nor a template?
+    pub fn is_idle(&self) -> bool {
+        self.counts().total == 0 && self.templates() == 0
+    }
+
     /// Upper threshold, and the lower one in force: three quarters of the upper one when none is set.
     fn stored_thresholds(&self) -> (u32, u32) {
         let (upper, lower) = self.thresholds();

@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use xvs_sdk::{Change, Reals, Request, Scheduler};
 
-use crate::flow::{Endpoint, Family, Protocol};
+use crate::flow::{Address, Endpoint, Family, Flow, Protocol};
 use crate::real::{Arena, Generation, RealId};
 use crate::sched::Builtin;
 
@@ -22,6 +22,71 @@ pub enum ServiceKey {
     Address(Protocol, Endpoint),
     /// Firewall mark, by family.
     Mark(u32, Family),
+}
+
+impl ServiceKey {
+    /// The port of the service; 0 is every port, and what a mark service has.
+    pub fn port(&self) -> u16 {
+        match self {
+            ServiceKey::Address(_, endpoint) => endpoint.port,
+            ServiceKey::Mark(..) => 0,
+        }
+    }
+
+    /// Is it a mark service?
+    pub fn is_mark(&self) -> bool {
+        matches!(self, ServiceKey::Mark(..))
+    }
+
+    /// The key of the template that leads a packet's connection, and whether the template keeps the server's port
+    /// (IPVS-REFERENCE 3.5). All ports that a service serves share one template, but for a service of one port that is
+    /// not FTP's; under a mark all protocols do, too.
+    pub fn template(&self, flow: &Flow, mask: u128) -> (Flow, bool) {
+        let src = Endpoint::new(Address::from_bits(flow.src.address.bits() & mask), 0);
+        match *self {
+            ServiceKey::Mark(mark, family) if flow.dst.port != 0 => {
+                (Flow { protocol: Protocol(0), src, dst: Endpoint::new(mark_address(mark, family), 0) }, false)
+            }
+            _ => {
+                let own = flow.dst.port == self.port() && self.port() != FTP;
+                let port = if own { flow.dst.port } else { 0 };
+                (Flow { protocol: flow.protocol, src, dst: Endpoint::new(flow.dst.address, port) }, own)
+            }
+        }
+    }
+}
+
+/// FTP's control port: the client's data connections follow it to the same server.
+const FTP: u16 = 21;
+
+/// A mark in the place of an address: its first four bytes, as IPVS lists it.
+fn mark_address(mark: u32, family: Family) -> Address {
+    match family {
+        Family::Inet => Address::v4(mark.to_be_bytes()),
+        Family::Inet6 => Address::from_bits(u128::from(mark) << 96),
+    }
+}
+
+/// Persistence of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Persistence {
+    /// Life of a new template, in seconds.
+    pub timeout_s: u32,
+    /// The bits of a client's address (IPv4: in its mapped form) that clients of one template share.
+    pub mask: u128,
+}
+
+/// How a service treats new connections, besides its scheduler.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// The scheduler's three flags.
+    pub flags: u8,
+    /// Persistence, if it has it.
+    pub persistence: Option<Persistence>,
+    /// Each UDP packet is scheduled by itself.
+    pub one_packet: bool,
+    /// The class of timeouts of its connections; 0 is the director's own.
+    pub class: u8,
 }
 
 /// A virtual service.
@@ -37,7 +102,7 @@ pub struct Service {
 #[derive(Debug)]
 struct Pool {
     scheduler: Builtin,
-    flags: u8,
+    policy: Policy,
     members: Vec<RealId>,
 }
 
@@ -94,8 +159,8 @@ impl Reals for View<'_> {
 
 impl Service {
     /// A service without servers.
-    pub fn new(number: u32, key: ServiceKey, scheduler: Builtin, flags: u8) -> Self {
-        Service { number, key, pool: Mutex::new(Pool { scheduler, flags, members: Vec::new() }) }
+    pub fn new(number: u32, key: ServiceKey, scheduler: Builtin, policy: Policy) -> Self {
+        Service { number, key, pool: Mutex::new(Pool { scheduler, policy, members: Vec::new() }) }
     }
 
     fn pool(&self) -> MutexGuard<'_, Pool> {
@@ -111,7 +176,7 @@ impl Service {
     /// What the scheduler would pick now: asked of a copy, so nothing changes.
     pub fn preview(&self, arena: &Arena, request: &Request) -> Option<RealId> {
         let pool = self.pool();
-        let request = Request { flags: pool.flags, ..*request };
+        let request = Request { flags: pool.policy.flags, ..*request };
         let index = pool.scheduler.clone().pick(&request, &View { arena, members: &pool.members })?;
         pool.members.get(index).copied()
     }
@@ -126,10 +191,15 @@ impl Service {
         self.pool().members.clone()
     }
 
-    /// Sets scheduler and flags. A scheduler of the same name keeps its state; another one starts afresh.
-    pub fn edit(&self, arena: &Arena, scheduler: Builtin, flags: u8) {
+    /// How it treats new connections.
+    pub fn policy(&self) -> Policy {
+        self.pool().policy
+    }
+
+    /// Sets scheduler and policy. Templates keep what they were made with. A scheduler of the same name keeps its state; another one starts afresh.
+    pub fn edit(&self, arena: &Arena, scheduler: Builtin, policy: Policy) {
         let pool = &mut *self.pool();
-        pool.flags = flags;
+        pool.policy = policy;
         if pool.scheduler.name() != scheduler.name() {
             pool.scheduler = scheduler;
             pool.tell(arena, Change::All);
@@ -169,11 +239,16 @@ impl Service {
 pub struct Turn<'a>(MutexGuard<'a, Pool>);
 
 impl Turn<'_> {
+    /// How the service treats new connections.
+    pub fn policy(&self) -> Policy {
+        self.0.policy
+    }
+
     /// Asks the scheduler for a server; `None` when there is no usable one. The caller binds the connection before it
     /// lets the turn go.
     pub fn pick(&mut self, arena: &Arena, request: &Request) -> Option<RealId> {
         let pool = &mut *self.0;
-        let request = Request { flags: pool.flags, ..*request };
+        let request = Request { flags: pool.policy.flags, ..*request };
         let view = View { arena, members: &pool.members };
         let index = pool.scheduler.pick(&request, &view)?;
         pool.scheduler.accepts(&view, index).then(|| pool.members[index])
@@ -195,7 +270,7 @@ mod tests {
     fn bench(scheduler: &str, servers: u32) -> (Arena, Service) {
         let arena = Arena::new(8, Generation::New);
         let key = ServiceKey::Address(Protocol::TCP, Endpoint::new(Address::v4([192, 0, 2, 1]), 80));
-        let service = Service::new(0, key, Builtin::from_name(scheduler).unwrap(), 0);
+        let service = Service::new(0, key, Builtin::from_name(scheduler).unwrap(), Policy::default());
         for id in (0..servers).map(RealId) {
             let endpoint = Endpoint::new(Address::v4([10, 0, 0, id.0 as u8]), 80);
             arena.get(id).reset(&Settings { endpoint, method: Method::Dr, weight: 1, upper: 0, lower: 0 });
@@ -242,9 +317,9 @@ mod tests {
     fn an_edit_keeps_the_state_of_the_same_scheduler() {
         let (arena, service) = bench("rr", 3);
         assert_eq!(picks(&arena, &service, 2), [2, 1].map(Some));
-        service.edit(&arena, Builtin::from_name("rr").unwrap(), 1);
+        service.edit(&arena, Builtin::from_name("rr").unwrap(), Policy { flags: 1, ..Policy::default() });
         assert_eq!(picks(&arena, &service, 1), [Some(0)]);
-        service.edit(&arena, Builtin::from_name("wrr").unwrap(), 0);
+        service.edit(&arena, Builtin::from_name("wrr").unwrap(), Policy::default());
         assert_eq!(service.scheduler_name(), "wrr");
         assert_eq!(picks(&arena, &service, 3), [2, 1, 0].map(Some));
     }

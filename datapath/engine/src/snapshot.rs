@@ -81,7 +81,7 @@ mod tests {
     }
 
     fn service(number: u32, key: ServiceKey) -> Arc<Service> {
-        Arc::new(Service::new(number, key, Builtin::from_name("rr").unwrap(), 0))
+        Arc::new(Service::new(number, key, Builtin::from_name("rr").unwrap(), Default::default()))
     }
 
     fn number(snapshot: &Snapshot, protocol: Protocol, dst: Endpoint) -> Option<u32> {

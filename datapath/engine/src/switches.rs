@@ -79,6 +79,9 @@ switches! {
     /// A packet of a connection whose server was removed is answered with a reset (TCP) or "port unreachable" instead of
     /// silence: xvs's own cure, on in profile `sane`.
     refuse_nodest = 0;
+    /// A TCP segment that belongs to no connection and opens none is answered with a reset, as the host's own TCP does it
+    /// behind IPVS; 0: dropped in silence.
+    reset_unknown = 1;
 }
 
 #[cfg(test)]

@@ -298,8 +298,6 @@ fn drops_by_name() {
     let mut offset = ip4(tcp(CLIENT4, VIP4, SYN));
     offset[14 + 20 + 12] = 0xf0;
     let cases = [
-        ("a segment of no connection", ip4(tcp(CLIENT4, VIP4, ACK)), DropReason::NoConnectionTcp),
-        ("FIN of no connection", ip4(tcp(CLIENT4, VIP4, FIN | ACK)), DropReason::NoConnectionTcp),
         ("SYN with RST opens nothing", ip4(tcp(CLIENT4, VIP4, SYN | RST)), DropReason::NoConnectionTcp),
         ("FTP data, TCP", ip4(tcp("198.51.100.7:20", VIP4, SYN)), DropReason::SourcePort20),
         ("FTP data's port, UDP", ip4(udp("198.51.100.7:20", VIP4, b"x")), DropReason::SourcePort20),

@@ -102,12 +102,12 @@ fn no_server() {
     assert!(site.shared.table.is_empty());
 }
 
-/// A client that opens a connection to a service that is gone is told at once, and does not wait for a timeout.
+/// A datagram for a service that is gone is answered at once. (A TCP client is sent a reset: `golden_reset.rs`.)
 #[test]
 fn no_service() {
     let site = Site::with_service(Method::Nat, 8080);
-    for (family, vip) in ["192.0.2.1:81", "[2001:db8:1::1]:81"].into_iter().enumerate() {
-        let packet = tcp(CLIENT_PORT[family], vip, SYN).bytes();
+    for (family, vip) in ["192.0.2.1:81", "[2001:db8::1]:81"].into_iter().enumerate() {
+        let packet = udp(CLIENT_PORT[family], vip, b"anybody?").bytes();
         let vip = vip.parse::<std::net::SocketAddr>().unwrap().ip().to_string();
         let answer = reflected(&refusal(&vip, CLIENT[family], PORT_UNREACHABLE[family], 0, &packet));
         refuses(&site, "no service", &from_client(&packet), DropReason::NoService, &answer);

@@ -98,7 +98,8 @@ fn an_expired_connection_is_over_at_once() {
     walk(&site, &[(server(ACK), dropped(DropReason::NoConnectionReply), (0, 0))]);
     walk(&site, &[(client(SYN), IN, (1, 0)), (client(ACK), IN, (1, 0))]);
     site.now = site.now.plus_millis(900_001);
-    walk(&site, &[(client(ACK), dropped(DropReason::NoConnectionTcp), (0, 0))]);
+    walk(&site, &[(client(ACK), Verdict::Reflect, (0, 0))]);
+    assert_eq!(site.engine.counters().drops(DropReason::NoConnectionTcp), 1);
     assert_eq!(site.engine.counters().expired.get(), 2);
 }
 

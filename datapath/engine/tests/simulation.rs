@@ -205,7 +205,7 @@ impl Simulation {
         }
         let waiting = (worker.held() + worker.backlog()) as u64;
         let (came, went) = (
-            counters.received.get() + counters.icmp_sent.get(),
+            counters.received.get() + counters.icmp_sent.get() + counters.resets_sent.get(),
             counters.transmitted.get() + counters.dropped.get() + waiting,
         );
         if came != went {

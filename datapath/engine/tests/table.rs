@@ -58,6 +58,8 @@ fn new_conn(key: u16, timeout_s: u32) -> NewConn {
         status: Status { state: tcp::State::SynRecv as u8, flags: Flags::new(method) },
         timeout_s,
         reply_path: Path::NoRoute,
+        class: 0,
+        parent: None,
     }
 }
 

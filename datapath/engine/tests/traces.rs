@@ -14,7 +14,7 @@ use std::path::Path;
 use xvs_engine::flow::{Address, Endpoint, Protocol};
 use xvs_engine::real::{Arena, Generation, Method, RealId, Settings};
 use xvs_engine::sched::Builtin;
-use xvs_engine::service::{Service, ServiceKey};
+use xvs_engine::service::{Policy, Service, ServiceKey};
 use xvs_sdk::Request;
 
 /// `1.2.3.4:80` or `[2001:db8::1]:80`.
@@ -95,13 +95,14 @@ impl Site {
                     other => panic!("{other}"),
                 };
                 let flags = after("-b").map_or(0, |names| names.split(',').map(flag).sum());
+                let policy = Policy { flags, ..Policy::default() };
                 let name = after("-s").unwrap();
                 let scheduler = Builtin::from_name(name).unwrap();
                 let key = ServiceKey::Address(Protocol::TCP, Endpoint::new(Address::v4([192, 0, 2, 1]), 80));
                 (self.scheduler, self.one_packet) = (name.to_string(), words.contains(&"--ops"));
                 match &self.service {
-                    Some(service) => service.edit(&self.arena, scheduler, flags),
-                    None => self.service = Some(Service::new(0, key, scheduler, flags)),
+                    Some(service) => service.edit(&self.arena, scheduler, policy),
+                    None => self.service = Some(Service::new(0, key, scheduler, policy)),
                 }
             }
             "-a" | "-e" | "-d" => {

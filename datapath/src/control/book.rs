@@ -130,7 +130,7 @@ impl Book {
         let scheduler = supported::service(&spec)?;
         let number = self.next_number;
         self.next_number += 1;
-        let service = Arc::new(Service::new(number, keys::service(&id), scheduler, keys::flags(&spec)));
+        let service = Arc::new(Service::new(number, keys::service(&id), scheduler, keys::policy(&spec)));
         // A removed one with this key may still have its packets steered.
         let steered = self.lingering.remove(&id);
         self.entries.insert(number, Entry::new(spec, service, steered));
@@ -182,7 +182,7 @@ impl Book {
         let scheduler = supported::service(&spec)?;
         let Book { shared, entries, numbers, .. } = self;
         if let Some(entry) = numbers.get(&spec.id).and_then(|number| entries.get_mut(number)) {
-            entry.service.edit(&shared.arena, scheduler, keys::flags(&spec));
+            entry.service.edit(&shared.arena, scheduler, keys::policy(&spec));
             entry.spec = spec;
         }
         Ok(())
@@ -195,6 +195,7 @@ impl Book {
     pub fn delete_service(&mut self, id: &ServiceId, now_ms: u64, outside: &mut dyn Outside) -> Result<(), Refusal> {
         self.close_service(id, now_ms).ok_or_else(|| no_such_service(id, RefusalKind::NoSuchService))?;
         self.announce(outside);
+        self.end_nodest();
         Ok(())
     }
 
@@ -205,6 +206,15 @@ impl Book {
             self.close_service(id, now_ms);
         }
         self.announce(outside);
+        self.end_nodest();
+    }
+
+    /// Ends the connections of removed servers at once, if that is wanted (`expire_nodest_conn`).
+    fn end_nodest(&self) {
+        if self.shared.switches.expire_nodest_conn.is_on() {
+            let ended = self.shared.end_nodest();
+            tracing::info!(ended, "connections of removed servers were ended");
+        }
     }
 
     fn close_service(&mut self, id: &ServiceId, now_ms: u64) -> Option<()> {
@@ -319,6 +329,7 @@ impl Book {
         entry.retired += member.traffic(counters);
         let number = entry.service.number;
         self.discard(*id, number, member, now_ms);
+        self.end_nodest();
         Ok(())
     }
 

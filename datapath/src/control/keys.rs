@@ -2,7 +2,7 @@
 
 use xvs_engine::flow::{self, Endpoint};
 use xvs_engine::real::{self, Settings};
-use xvs_engine::service::ServiceKey;
+use xvs_engine::service::{Persistence, Policy, ServiceKey};
 use xvs_redirect::{Key, Protocol as Steered};
 
 use super::protocol::{Family, Method, Protocol, ServerSpec, ServiceId, ServiceSpec};
@@ -18,9 +18,15 @@ pub(super) fn settings(spec: &ServerSpec) -> Settings {
     Settings { endpoint: spec.address.into(), method, weight, upper: spec.upper, lower: spec.lower }
 }
 
-/// The scheduler flags as schedulers read them.
-pub(super) fn flags(spec: &ServiceSpec) -> u8 {
-    u8::from(spec.flags.one) | u8::from(spec.flags.two) << 1 | u8::from(spec.flags.three) << 2
+/// How the service treats new connections.
+pub(super) fn policy(spec: &ServiceSpec) -> Policy {
+    let flags = u8::from(spec.flags.one) | u8::from(spec.flags.two) << 1 | u8::from(spec.flags.three) << 2;
+    let persistence = spec.persistence.map(|asked| {
+        let bits = if spec.id.family() == Family::Inet { 32 } else { 128 };
+        let host = u128::MAX.checked_shr(128 - (bits - u32::from(asked.prefix).min(bits))).unwrap_or(0);
+        Persistence { timeout_s: asked.timeout_s, mask: !host }
+    });
+    Policy { flags, persistence, one_packet: spec.one_packet, class: 0 }
 }
 
 /// The key of a service in the engine.

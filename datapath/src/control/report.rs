@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use xvs_engine::conn::{Conn, tcp};
+use xvs_engine::conn::{Conn, Flags, tcp};
 use xvs_engine::drop::DropReason;
 use xvs_engine::engine::Shared;
 use xvs_engine::flow::{Endpoint, Protocol};
@@ -148,6 +148,8 @@ pub fn connections(shared: &Shared, now: Now) -> Vec<Connection> {
 
 fn connection(shared: &Shared, conn: &Conn<'_>, now: Now) -> Connection {
     let state = match conn.protocol() {
+        _ if conn.is_assured() => "ASSURED",
+        _ if conn.is_template() => "NONE",
         Protocol::TCP => tcp::State::from_bits(conn.status().state).name(),
         Protocol::UDP => "UDP",
         _ => "NONE",
@@ -157,13 +159,16 @@ fn connection(shared: &Shared, conn: &Conn<'_>, now: Now) -> Connection {
         // A tunnel may lead to the other family, so the address is the server's own.
         Method::Dr | Method::Tun => Endpoint::new(shared.arena.get(conn.real()).endpoint().address, conn.server().port),
     };
+    // IPVS gives a template that leads nowhere any more the ports 65535, so that nobody finds it.
+    let retired = conn.status().flags.has(Flags::RETIRED);
+    let shown = |endpoint: Endpoint| if retired { Endpoint::new(endpoint.address, u16::MAX) } else { endpoint };
     Connection {
         protocol: conn.protocol().0,
         state: state.into(),
         expires_s: u32::try_from(conn.expires_in(now) / 1000).unwrap_or(u32::MAX),
         client: conn.client().into(),
-        virtual_address: conn.virtual_endpoint().into(),
-        server: server.into(),
+        virtual_address: shown(conn.virtual_endpoint()).into(),
+        server: shown(server).into(),
         engine: None,
     }
 }

@@ -19,8 +19,6 @@ pub fn service(spec: &ServiceSpec) -> Result<Builtin, Refusal> {
     let missing = [
         (matches!(spec.id, ServiceId::Mark { .. }), "firewall-mark services are"),
         (is_sctp, "SCTP services are"),
-        (spec.persistence.is_some(), "persistence (-p) is"),
-        (spec.one_packet, "one-packet scheduling (-o) is"),
         (spec.engine.is_some(), "persistence engines (--pe) are"),
     ];
     if let Some((_, what)) = missing.into_iter().find(|(asked, _)| *asked) {

@@ -95,7 +95,7 @@ impl Trash {
     }
 }
 
-/// No connection refers to it?
+/// No connection and no template refers to it?
 pub(super) fn is_idle(arena: &Arena, real: RealId) -> bool {
-    arena.get(real).counts().total == 0
+    arena.get(real).is_idle()
 }

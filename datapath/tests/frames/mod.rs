@@ -8,6 +8,7 @@ pub const PEER: [u8; 6] = [2, 0, 0, 0, 0, 0xfe];
 pub const DIRECTOR: [u8; 6] = [2, 0, 0, 0, 0, 1];
 
 pub const SYN: u8 = 2;
+pub const RST: u8 = 4;
 pub const ACK: u8 = 16;
 pub const FIN: u8 = 1;
 

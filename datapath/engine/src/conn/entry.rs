@@ -4,6 +4,9 @@
 //! generation, and holds state and flags, so that every change is one compare-and-swap that fails if the entry was
 //! given to another connection meanwhile.
 //!
+//! An entry is a connection, or a *template* of persistence: where connections of a client (or of a network of them)
+//! go. Connections that a template led are its children; it does not end before they have ([`super::kinship`]).
+//!
 //! Invariant: the key words (addresses, ports, real server) do not change while a generation lives. A reader checks the
 //! generation after it has read them ([`Conn::is_current`]); the real server's number is read once and kept, because
 //! counts are settled by it when the entry is free again and perhaps another connection's.
@@ -33,6 +36,17 @@ impl Flags {
     pub const NO_OUTPUT: u16 = 0x0080;
     /// Does not count as active.
     pub const INACTIVE: u16 = 0x0100;
+    /// A template of persistence.
+    pub const TEMPLATE: u16 = 0x1000;
+    /// A template of a service that schedules each packet by itself.
+    pub const ONE_PACKET: u16 = 0x2000;
+    /// A template that leads nowhere any more and waits for its end. (Ours: IPVS gives it ports that nobody asks for.)
+    pub const RETIRED: u16 = 0x4000;
+
+    /// Flags of a template that leads to a server of this method.
+    pub fn template(method: Method) -> Self {
+        Flags(method as u16 | Self::INACTIVE | Self::TEMPLATE)
+    }
 
     /// Flags of a new connection by this method.
     pub fn new(method: Method) -> Self {
@@ -69,16 +83,21 @@ pub struct Status {
 }
 
 /// Words behind the key, for both families.
-mod tail {
+pub(super) mod tail {
     pub(super) const CONTROL: usize = 0;
-    pub(super) const TIME: usize = 1; // last seen (ms) << 24 | timeout (s)
+    pub(in super::super) const TIME: usize = 1; // last seen (ms) << 24 | timeout (s)
     pub(super) const REPLY: usize = 2; // service << 32 | path of the answers
     pub(super) const FREE: usize = 3; // next free entry
+    pub(in super::super) const LINK: usize = 4; // see `kinship`
 }
 
-/// Bits of the time word that hold the timeout in seconds.
-const TIMEOUT_BITS: u32 = 24;
-const TIMEOUT_MASK: u64 = (1 << TIMEOUT_BITS) - 1;
+/// The lowest byte of the word with the ports: a template's bit, and the class of timeouts below it.
+const TEMPLATE_BIT: u64 = 0x80;
+/// Bits of that word by which a client's packet is known: its ports, the protocol, no template.
+const INBOUND_KEY: u64 = 0xffff_ffff_0000_ff80;
+/// Bits of it by which a server's answer is known.
+const OUTBOUND_KEY: u64 = 0xffff_0000_ffff_ff80;
+
 /// Words of the key: addresses, ports and real server.
 const KEY4: usize = 3;
 /// The same for IPv6, which fill a line.
@@ -92,6 +111,8 @@ pub struct Conn<'t> {
     real: RealId,
     words: &'t [AtomicU64],
     control: u64,
+    /// The parent that it had when it was ended here: the words may be another one's by then.
+    pub(super) parent_at_end: Option<Option<ConnId>>,
 }
 
 impl<'t> Conn<'t> {
@@ -99,7 +120,7 @@ impl<'t> Conn<'t> {
     #[inline]
     pub(super) fn load(id: ConnId, words: &'t [AtomicU64]) -> Self {
         let family = if words.len() == WORDS { Family::Inet } else { Family::Inet6 };
-        let mut conn = Conn { id, family, real: RealId(0), words, control: 0 };
+        let mut conn = Conn { id, family, real: RealId(0), words, control: 0, parent_at_end: None };
         conn.control = conn.tail(tail::CONTROL).load(Acquire);
         conn.real = RealId(conn.word(if family == Family::Inet { 2 } else { 7 }) as u32);
         conn
@@ -110,11 +131,22 @@ impl<'t> Conn<'t> {
     pub fn is_current(&self) -> bool {
         fence(Acquire);
         let now = self.tail(tail::CONTROL).load(Relaxed);
-        self.is_live() && now >> GENERATION_SHIFT == self.control >> GENERATION_SHIFT && now & LIVE != 0
+        self.is_live() && self.is_same_life(now)
+    }
+
+    /// Which of the lives of the entry this is.
+    pub(super) fn generation(&self) -> u32 {
+        (self.control >> GENERATION_SHIFT) as u32
+    }
+
+    /// Is this control word one of the same living generation?
+    #[inline]
+    fn is_same_life(&self, control: u64) -> bool {
+        control >> GENERATION_SHIFT == self.control >> GENERATION_SHIFT && control & LIVE != 0
     }
 
     #[inline]
-    fn tail(&self, word: usize) -> &'t AtomicU64 {
+    pub(super) fn tail(&self, word: usize) -> &'t AtomicU64 {
         &self.words[word + if self.family == Family::Inet { KEY4 } else { KEY6 }]
     }
 
@@ -152,16 +184,27 @@ impl<'t> Conn<'t> {
         let ports = self.word(if self.family == Family::Inet { 1 } else { 6 });
         let as_inbound =
             u64::from(flow.src.port) << 48 | u64::from(flow.dst.port) << 32 | u64::from(flow.protocol.0) << 8;
-        if ports & 0xffff_ffff_0000_ff00 == as_inbound && self.is_from_client(flow) {
+        if ports & INBOUND_KEY == as_inbound && self.is_from_client(flow) {
             return Some(if flags.has(Flags::NO_OUTPUT) { Side::InOnly } else { Side::In });
         }
         let as_outbound =
             u64::from(flow.dst.port) << 48 | u64::from(flow.src.port) << 16 | u64::from(flow.protocol.0) << 8;
         let reply = flags.method() == Method::Nat
-            && ports & 0xffff_0000_ffff_ff00 == as_outbound
+            && ports & OUTBOUND_KEY == as_outbound
             && self.server_address() == flow.src.address
             && self.client_address() == flow.dst.address;
         reply.then_some(Side::Out)
+    }
+
+    /// Is it the template of this key, and does it still lead anywhere?
+    pub(super) fn is_template_of(&self, key: &Flow) -> bool {
+        let ports = self.word(if self.family == Family::Inet { 1 } else { 6 });
+        let wanted = u64::from(key.src.port) << 48
+            | u64::from(key.dst.port) << 32
+            | u64::from(key.protocol.0) << 8
+            | TEMPLATE_BIT;
+        let retired = self.status().flags.has(Flags::RETIRED);
+        ports & INBOUND_KEY == wanted && self.is_from_client(key) && !retired && self.is_current()
     }
 
     #[inline]
@@ -229,15 +272,27 @@ impl<'t> Conn<'t> {
         self.ports().3
     }
 
-    /// The flow of the client's packets.
+    /// Is it a template?
+    #[inline]
+    pub fn is_template(&self) -> bool {
+        self.status().flags.has(Flags::TEMPLATE)
+    }
+
+    /// The class of its timeouts.
+    #[inline]
+    pub fn class(&self) -> u8 {
+        (self.word(if self.family == Family::Inet { 1 } else { 6 }) & !TEMPLATE_BIT & 0xff) as u8
+    }
+
+    /// The flow of the client's packets; of a template its key.
     pub fn flow(&self) -> Flow {
         Flow { protocol: self.protocol(), src: self.client(), dst: self.virtual_endpoint() }
     }
 
     /// The flow of the server's answers, where they come by here.
     pub(super) fn reply_flow(&self) -> Option<Flow> {
-        let flags = Flags((self.control >> FLAGS_SHIFT) as u16);
-        (flags.method() == Method::Nat).then(|| Flow {
+        let flags = self.status().flags;
+        (flags.method() == Method::Nat && !flags.has(Flags::TEMPLATE)).then(|| Flow {
             protocol: self.protocol(),
             src: self.server(),
             dst: self.client(),
@@ -272,38 +327,12 @@ impl<'t> Conn<'t> {
                     self.control = control;
                     return Some((before, after));
                 }
-                Err(now) if now >> GENERATION_SHIFT == self.control >> GENERATION_SHIFT && now & LIVE != 0 => {
+                Err(now) if self.is_same_life(now) => {
                     self.control = now;
                 }
                 Err(_) => return None,
             }
         }
-    }
-
-    /// A packet came by: the timer starts again, with this timeout. Writes at most once a second, or sixteen times in
-    /// a shorter timeout.
-    #[inline]
-    pub fn touch(&self, now: Now, timeout_s: u32) {
-        let word = self.tail(tail::TIME);
-        let old = word.load(Relaxed);
-        let timeout = u64::from(timeout_s).min(TIMEOUT_MASK);
-        let grain = 1000.min(timeout * 1000 / 16);
-        if old & TIMEOUT_MASK != timeout || now.millis().saturating_sub(old >> TIMEOUT_BITS) >= grain {
-            word.store(now.millis() << TIMEOUT_BITS | timeout, Relaxed);
-        }
-    }
-
-    /// Milliseconds until it expires; 0 if it has.
-    #[inline]
-    pub fn expires_in(&self, now: Now) -> u64 {
-        let word = self.tail(tail::TIME).load(Relaxed);
-        let end = (word >> TIMEOUT_BITS) + (word & TIMEOUT_MASK) * 1000;
-        end.saturating_sub(now.millis())
-    }
-
-    /// When the last packet came by, to the second.
-    pub fn last_seen(&self) -> Now {
-        Now::from_millis(self.tail(tail::TIME).load(Relaxed) >> TIMEOUT_BITS)
     }
 
     /// The way of the answers to the client.
@@ -335,11 +364,16 @@ impl<'t> Conn<'t> {
 
     /// Ends the connection; `false` if somebody else did, or it was another generation.
     pub(super) fn end(&mut self) -> bool {
+        // Read while it lives, if it does: it counts only if the exchange below finds the same generation.
+        let parent = self.parent();
         loop {
             let dead = (self.control >> GENERATION_SHIFT).wrapping_add(1) << GENERATION_SHIFT;
             match self.tail(tail::CONTROL).compare_exchange(self.control, dead, Relaxed, Relaxed) {
-                Ok(_) => return true,
-                Err(now) if now >> GENERATION_SHIFT == self.control >> GENERATION_SHIFT && now & LIVE != 0 => {
+                Ok(_) => {
+                    self.parent_at_end = Some(parent);
+                    return true;
+                }
+                Err(now) if self.is_same_life(now) => {
                     self.control = now;
                 }
                 Err(_) => return false,
@@ -354,7 +388,8 @@ impl<'t> Conn<'t> {
         let ports = u64::from(client.port) << 48
             | u64::from(vip.port) << 32
             | u64::from(server.port) << 16
-            | u64::from(new.flow.protocol.0) << 8;
+            | u64::from(new.flow.protocol.0) << 8
+            | if new.status.flags.has(Flags::TEMPLATE) { TEMPLATE_BIT } else { u64::from(new.class & 0x7f) };
         // The words below must not be seen by a reader that still believes in the generation before.
         fence(Release);
         let store = |index: usize, value: u64| self.words[index].store(value, Relaxed);
@@ -373,13 +408,15 @@ impl<'t> Conn<'t> {
                 store(7, new.real.0.into());
             }
         }
-        self.tail(tail::TIME).store(now.millis() << TIMEOUT_BITS | u64::from(new.timeout_s).min(TIMEOUT_MASK), Relaxed);
+        self.set_timer(now, new.timeout_s);
         self.tail(tail::REPLY).store(u64::from(new.service) << 32 | u64::from(new.reply_path.bits()), Relaxed);
         self.real = new.real;
         self.control = self.control >> GENERATION_SHIFT << GENERATION_SHIFT
             | LIVE
             | u64::from(new.status.flags.0) << FLAGS_SHIFT
             | u64::from(new.status.state);
+        let link = if self.is_template() { self.link_of_template(0) } else { Conn::link_to(new.parent) };
+        self.tail(tail::LINK).store(link, Relaxed);
         self
     }
 

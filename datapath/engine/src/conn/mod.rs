@@ -3,9 +3,11 @@
 mod entry;
 pub mod fragment;
 mod index;
+mod kinship;
 pub mod table;
 pub mod tcp;
 pub mod timeouts;
+mod timer;
 
 pub use entry::{Conn, Flags, Status};
 pub use fragment::Fragments;

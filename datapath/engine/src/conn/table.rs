@@ -23,7 +23,7 @@ use super::index::Index;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnId(pub u32);
 
-const IPV6: u32 = 1 << 31;
+pub(super) const IPV6: u32 = 1 << 31;
 /// Entries that a worker looks at together when it sweeps.
 const CHUNK: u32 = 64;
 /// Chunks that a worker sweeps in one breath at most.
@@ -32,6 +32,10 @@ const SWEEP_CHUNKS: u32 = 16;
 const SWEEP_PERIOD_MS: u64 = 1000;
 /// Entries that are looked at for one that can give way when the table is full.
 const EVICT_PROBE: u32 = 64;
+/// Seconds that a template lives on when it expires while it has children.
+const WITH_CHILDREN_S: u32 = 60;
+/// Keeps templates and connections of one key in different buckets.
+const TEMPLATE_SALT: u64 = 0x5bd1_e995_9e37_79b9;
 
 /// A connection to be made.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +54,10 @@ pub struct NewConn {
     pub timeout_s: u32,
     /// The way of the answers to the client.
     pub reply_path: Path,
+    /// The class of its timeouts, below 128.
+    pub class: u8,
+    /// The template that led it here; the caller has [adopted](Conn::adopt) the child.
+    pub parent: Option<ConnId>,
 }
 
 /// No entry is free.
@@ -164,6 +172,11 @@ impl Table {
         self.key.hash(flow)
     }
 
+    /// The hash of a template's key: apart from that of the flow with the same numbers.
+    fn hash_of_key(&self, key: &Flow) -> FlowHash {
+        FlowHash(self.hash(key).0.rotate_left(32) ^ TEMPLATE_SALT)
+    }
+
     /// Starts to bring the bucket of a hash into the cache.
     #[inline]
     pub fn touch(&self, hash: FlowHash) -> u64 {
@@ -187,6 +200,22 @@ impl Table {
             let conn = self.entry(ConnId(id));
             (conn.family() == flow.family()).then(|| conn.side_of(flow)).flatten().map(|side| (conn, side))
         })
+    }
+
+    /// The template under a key: client network and port 0, to VIP (or mark) and port. One that expired is found, too.
+    pub fn template(&self, key: &Flow) -> Option<Conn<'_>> {
+        self.index.find(self.hash_of_key(key), |id| {
+            let conn = self.entry(ConnId(id));
+            (conn.family() == key.family() && conn.is_template_of(key)).then_some(conn)
+        })
+    }
+
+    /// Makes a template; its flow is its key. As for [`insert`](Table::insert).
+    ///
+    /// # Errors
+    /// [`Full`] when no entry is free.
+    pub fn insert_template(&self, new: &NewConn, now: Now) -> Result<Conn<'_>, Full> {
+        self.insert(new, self.hash_of_key(&new.flow), now)
     }
 
     /// Makes a connection. The caller has looked it up before, and sees to it that nobody else makes the same one.
@@ -217,19 +246,31 @@ impl Table {
         Err(Full)
     }
 
-    /// Ends a connection. `true` for the one caller that ended it, who then settles the counts by its
-    /// [`status`](Conn::status) and [`real`](Conn::real).
+    /// Ends a connection, or a template without children. `true` for the one caller that ended it, who then settles the
+    /// counts by its [`status`](Conn::status), [`real`](Conn::real) and [`parent`](Conn::parent).
     pub fn remove(&self, conn: &mut Conn<'_>) -> bool {
-        let ended = conn.end();
+        let ended = if conn.is_template() { conn.end_childless() } else { conn.end() };
         if ended {
             self.bury(conn);
         }
         ended
     }
 
+    /// Ends what has expired, and shows it to the caller, who settles the counts. A template with children lives on, and
+    /// from now on a minute at a time, whatever its timeout was: so does IPVS (IPVS-REFERENCE 3.4 and 3.5).
+    pub fn lapse(&self, conn: &mut Conn<'_>, now: Now) -> bool {
+        if conn.is_template() && conn.children() > 0 {
+            conn.touch(now, WITH_CHILDREN_S);
+            return false;
+        }
+        self.remove(conn)
+    }
+
     /// Takes an ended entry from the index and gives it back.
     fn bury(&self, conn: &Conn<'_>) {
-        self.index.remove(self.hash(&conn.flow()), conn.id().0);
+        let flow = conn.flow();
+        let hash = if conn.is_template() { self.hash_of_key(&flow) } else { self.hash(&flow) };
+        self.index.remove(hash, conn.id().0);
         if let Some(reply) = conn.reply_flow() {
             self.index.remove(self.hash(&reply), conn.id().0);
         }
@@ -259,7 +300,9 @@ impl Table {
         let used = slab.used.load(Relaxed);
         let start = self.rover.fetch_add(EVICT_PROBE, Relaxed);
         let candidates = (0..EVICT_PROBE.min(used)).map(|step| slab.entry(start.wrapping_add(step) % used));
-        candidates.filter(|conn| conn.is_live() && conn.is_half_open()).min_by_key(Conn::last_seen)
+        candidates
+            .filter(|conn| conn.is_live() && !conn.is_template() && conn.is_half_open())
+            .min_by_key(Conn::last_seen)
     }
 
     /// The connection of this number, if it lives.
@@ -267,6 +310,18 @@ impl Table {
     pub fn get(&self, id: ConnId) -> Option<Conn<'_>> {
         let slab = self.slab(id);
         let index = id.0 & !IPV6;
+        (index < slab.used.load(Relaxed)).then(|| slab.entry(index)).filter(Conn::is_live)
+    }
+
+    /// Entries that were used at some time, for walks by [`at`](Table::at).
+    pub fn used(&self) -> u32 {
+        self.v4.used.load(Relaxed) + self.v6.used.load(Relaxed)
+    }
+
+    /// The connection at a place of a walk, if one lives there.
+    pub fn at(&self, place: u32) -> Option<Conn<'_>> {
+        let v4 = self.v4.used.load(Relaxed);
+        let (slab, index) = if place < v4 { (&self.v4, place) } else { (&self.v6, place - v4) };
         (index < slab.used.load(Relaxed)).then(|| slab.entry(index)).filter(Conn::is_live)
     }
 
@@ -320,7 +375,7 @@ impl Sweep {
             let end = (chunk + 1).saturating_mul(CHUNK).min(slab.used.load(Relaxed));
             for index in chunk * CHUNK..end {
                 let mut conn = slab.entry(index);
-                if conn.is_live() && conn.expires_in(now) == 0 && table.remove(&mut conn) {
+                if conn.is_live() && conn.expires_in(now) == 0 && table.lapse(&mut conn, now) {
                     ended(&conn);
                 }
             }
@@ -360,13 +415,15 @@ mod tests {
             status: Status { state: 0, flags: Flags::new(method) },
             timeout_s: 60,
             reply_path: Path::NoRoute,
+            class: (number % 128) as u8,
+            parent: None,
         }
     }
 
     fn is(conn: &Conn<'_>, new: &NewConn) -> bool {
         conn.flow() == new.flow
             && (conn.server(), conn.real(), conn.service()) == (new.server, new.real, new.service)
-            && conn.status().flags.method() == new.status.flags.method()
+            && (conn.status().flags.method(), conn.class()) == (new.status.flags.method(), new.class)
     }
 
     fn insert<'t>(table: &'t Table, new: &NewConn) -> Result<Conn<'t>, Full> {

@@ -8,17 +8,20 @@ use std::cell::Cell;
 use super::{Engine, Verdict, hop_of, room_to};
 use crate::conn::Side;
 use crate::drop::DropReason;
-use crate::flow::{Address, Flow};
+use crate::flow::{Address, Flow, Protocol};
 use crate::forward::icmp::{self, Quote, Refusal};
 use crate::forward::nat::End;
-use crate::forward::{decrement_ttl, tun};
+use crate::forward::{decrement_ttl, reset, tun};
 use crate::real::{Method, Path};
 use crate::time::Now;
-use crate::wire::{Fragment, Headers, Packet};
+use crate::wire::{Fragment, Headers, Packet, TcpFlags};
 
 /// ICMP errors that a worker sends in a second at most, and at once.
 const ICMP_PER_SECOND: u64 = 1000;
 const ICMP_BURST: u64 = 100;
+/// Resets, likewise: after a restart every client of a director is owed one.
+const RESETS_PER_SECOND: u64 = 20_000;
+const RESETS_BURST: u64 = 2000;
 
 impl Engine {
     /// An ICMP error about a packet of a connection: to the peer that sent that packet.
@@ -86,6 +89,49 @@ impl Engine {
         self.leave(packet, headers.l3, headers.family, &headers.tags, hop)
     }
 
+    /// A packet that nobody takes: tells its sender what a host would tell, or says nothing if that is the rule.
+    #[cold]
+    pub(super) fn decline(
+        &self,
+        packet: &mut Packet<'_>,
+        headers: Headers,
+        reason: DropReason,
+        now: Now,
+    ) -> Result<Verdict, DropReason> {
+        let switches = &self.shared.switches;
+        let is_tcp = headers.flow.protocol == Protocol::TCP;
+        let tells = match reason {
+            DropReason::NoServer | DropReason::NoService => true,
+            DropReason::NoConnectionTcp => switches.reset_unknown.is_on(),
+            DropReason::ServerGone => switches.refuse_nodest.is_on(),
+            DropReason::NoConnectionReply => switches.nat_icmp_send.is_on() && !headers.tcp.has(TcpFlags::RST),
+            _ => false,
+        };
+        match reason {
+            _ if !tells => Err(reason),
+            DropReason::NoService | DropReason::NoConnectionTcp | DropReason::ServerGone if is_tcp => {
+                self.reset(packet, headers, reason, now)
+            }
+            _ => self.refuse(packet, headers, Refusal::PortUnreachable, reason, now),
+        }
+    }
+
+    /// Resets the client's connection. The packet counts as dropped; the answer goes out in its frame.
+    fn reset(
+        &self,
+        packet: &mut Packet<'_>,
+        headers: Headers,
+        reason: DropReason,
+        now: Now,
+    ) -> Result<Verdict, DropReason> {
+        if !self.resets.spend(now) || reset::answer(packet, headers).is_none() {
+            return Err(reason);
+        }
+        self.counters.count_drop(reason);
+        self.counters.resets_sent.add(1);
+        Ok(Verdict::Reflect)
+    }
+
     /// The packet does not fit: tells its sender if it must not be fragmented.
     #[cold]
     pub(super) fn too_big(
@@ -128,26 +174,48 @@ impl Engine {
 impl Engine {
     /// The director's address towards the real server that sent this; `None` for a client's packet.
     fn own_address(&self, flow: &Flow) -> Option<Address> {
-        let (conn, side) = self.shared.table.lookup(flow, self.shared.table.hash(flow))?;
-        let Path::Hop(hop) = self.shared.arena.get(conn.real()).path() else { return None };
+        let found = self.shared.table.lookup(flow, self.shared.table.hash(flow));
+        let path = match found {
+            Some((conn, Side::Out)) => self.shared.arena.get(conn.real()).path(),
+            Some(_) => return None,
+            None if self.snapshot.is_virtual(flow.dst.address) => return None,
+            None => self.path_to(flow.src.address),
+        };
+        let Path::Hop(hop) = path else { return None };
         let interface = self.snapshot.interface(self.shared.hops.get(hop).interface)?;
         let family = flow.family();
-        (side == Side::Out).then(|| interface.addresses.iter().find(|address| address.family() == family))?.copied()
+        interface.addresses.iter().find(|address| address.family() == family).copied()
     }
 }
 
 /// A token bucket for the errors that a worker sends.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Budget {
+    per_second: u64,
+    burst: u64,
     tokens: Cell<u64>,
     last: Cell<Option<Now>>,
 }
 
 impl Budget {
+    /// For ICMP errors.
+    pub(super) fn icmp() -> Self {
+        Budget::new(ICMP_PER_SECOND, ICMP_BURST)
+    }
+
+    /// For TCP resets.
+    pub(super) fn resets() -> Self {
+        Budget::new(RESETS_PER_SECOND, RESETS_BURST)
+    }
+
+    fn new(per_second: u64, burst: u64) -> Self {
+        Budget { per_second, burst, tokens: Cell::new(0), last: Cell::new(None) }
+    }
+
     /// Takes a token, if there is one. Tokens are counted in thousandths.
     fn spend(&self, now: Now) -> bool {
-        let full = ICMP_BURST * 1000;
-        let earned = self.last.get().map_or(full, |last| now.since(last) * ICMP_PER_SECOND);
+        let full = self.burst * 1000;
+        let earned = self.last.get().map_or(full, |last| now.since(last) * self.per_second);
         let tokens = (self.tokens.get() + earned).min(full);
         self.last.set(Some(now));
         let enough = tokens >= 1000;

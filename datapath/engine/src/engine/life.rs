@@ -1,20 +1,21 @@
-//! The life of a connection: is it over, what does a segment do to its state, and when does it expire.
+//! The life of a connection: is it over, what does a packet do to its state, and when does it expire.
 //!
 //! Invariant: counts of the real server follow the connection's flags, by whoever wins the change of the flags.
 
-use super::Engine;
+use super::{Engine, Shared};
 use crate::conn::{Conn, Flags, Side, Status, tcp};
+use crate::drop::DropReason;
 use crate::flow::Protocol;
 use crate::time::Now;
 use crate::wire::{Headers, TcpFlags};
 
 impl Engine {
     /// Does the packet belong to the connection that was found, or is that one over? An expired connection ends here,
-    /// and so does one whose client's port opens again.
+    /// and so does one that gives way to the packet.
     #[inline]
     pub(super) fn holds(&self, (conn, side): &(Conn<'_>, Side), headers: &Headers, now: Now) -> bool {
         let expired = conn.expires_in(now) == 0;
-        if !expired && !self.reopens(conn, *side, headers.tcp) {
+        if !expired && !self.gives_way(conn, *side, headers) {
             return true;
         }
         let mut conn = *conn;
@@ -25,21 +26,40 @@ impl Engine {
         false
     }
 
-    /// Does a SYN open the client's port again after this connection? If it was closed, as IPVS has it (IPVS-REFERENCE
-    /// 3.9); and, unlike IPVS, if its real server was removed: a new connection must not suffer from an old one.
+    /// Does the connection end for this packet of its client, which is then scheduled as a new one?
+    ///
+    /// As IPVS has it (IPVS-REFERENCE 3.9 and 3.10), and, unlike IPVS in any setting, if the packet opens a connection
+    /// and the real server was removed: a new connection must not suffer from an old one.
     #[inline]
-    fn reopens(&self, conn: &Conn<'_>, side: Side, flags: TcpFlags) -> bool {
-        if !flags.has(TcpFlags::SYN) || side == Side::Out {
+    fn gives_way(&self, conn: &Conn<'_>, side: Side, headers: &Headers) -> bool {
+        if side == Side::Out {
             return false;
         }
-        let state = tcp::State::from_bits(conn.status().state);
-        matches!(state, tcp::State::TimeWait | tcp::State::Close) || !self.shared.arena.get(conn.real()).is_available()
+        let opens = headers.flow.protocol == Protocol::TCP && headers.tcp.has(TcpFlags::SYN);
+        let real = self.shared.arena.get(conn.real());
+        if !opens && real.is_available() {
+            return false;
+        }
+        let switches = &self.shared.switches;
+        let nodest = switches.expire_nodest_conn.is_on();
+        if !real.is_available() {
+            return opens || nodest;
+        }
+        let mode = switches.conn_reuse_mode.get();
+        nodest && real.weight() == 0 || mode != 0 && conn.parent().is_none() && is_closing(conn, mode)
     }
 
     /// Runs the protocol's state machine and starts the timer again.
     #[inline]
-    pub(super) fn track(&self, conn: &mut Conn<'_>, side: Side, flags: TcpFlags, now: Now) {
+    pub(super) fn track(&self, conn: &mut Conn<'_>, side: Side, headers: &Headers, now: Now) {
+        if side != Side::Out {
+            conn.count_packet();
+        }
+        let flags = headers.tcp;
         if conn.protocol() != Protocol::TCP {
+            if side == Side::Out {
+                self.shared.assure_parent(conn);
+            }
             conn.touch(now, self.shared.timeouts.udp());
             return;
         }
@@ -51,6 +71,53 @@ impl Engine {
         if before.flags.has(Flags::INACTIVE) != after.flags.has(Flags::INACTIVE) {
             self.shared.arena.get(conn.real()).set_active(before.flags.has(Flags::INACTIVE));
         }
-        conn.touch(now, self.shared.timeouts.tcp(tcp::State::from_bits(after.state)));
+        let state = tcp::State::from_bits(after.state);
+        if before.state != after.state && state == tcp::State::Established {
+            self.shared.assure_parent(conn);
+        }
+        conn.touch(now, self.shared.timeouts.tcp(state));
+    }
+
+    /// Under pressure, one of so many packets that would open a connection is dropped (`drop_packet`).
+    pub(super) fn drop_under_pressure(&self) -> Result<(), DropReason> {
+        let rate = self.shared.switches.drop_rate.get();
+        if rate == 0 {
+            self.pressure.set(0); // the first one after the defence sets in is dropped at once
+            return Ok(());
+        }
+        let left = self.pressure.get();
+        self.pressure.set(if left == 0 { rate - 1 } else { left - 1 });
+        if left == 0 { Err(DropReason::Pressure) } else { Ok(()) }
+    }
+}
+
+/// Is the connection in a state after which the client's port may open again?
+fn is_closing(conn: &Conn<'_>, mode: u32) -> bool {
+    let status = conn.status();
+    match tcp::State::from_bits(status.state) {
+        tcp::State::TimeWait | tcp::State::Close => true,
+        tcp::State::FinWait => mode & 2 != 0 && status.flags.has(Flags::NO_OUTPUT),
+        _ => false,
+    }
+}
+
+impl Shared {
+    /// Settles the counts of an ended connection or template.
+    pub fn settle(&self, conn: &Conn<'_>) {
+        let real = self.arena.get(conn.real());
+        if conn.is_template() {
+            real.unbind_template();
+        } else {
+            real.unbind(!conn.status().flags.has(Flags::INACTIVE));
+            self.orphan(conn.parent());
+        }
+    }
+
+    /// A connection has shown that its client is real: its template is worth keeping.
+    fn assure_parent(&self, conn: &Conn<'_>) {
+        let template = conn.parent().and_then(|parent| self.table.get(parent));
+        if let Some(mut template) = template.filter(|template| template.is_template() && !template.is_assured()) {
+            template.assure();
+        }
     }
 }

@@ -2,34 +2,103 @@
 //!
 //! Invariant: choosing the server, entering the connection and counting it happen under the service's lock, after a
 //! second look into the table, so that a flow on two queues is scheduled once and the sequence of picks is exact.
+//! Persistence is asked before the scheduler ([`super::persist`]).
 
 use xvs_sdk::Request;
 
-use super::{Engine, Shared};
-use crate::conn::{Conn, Flags, NewConn, Side, Status, tcp};
+use super::{Bound, Engine, Shared};
+use crate::conn::{Conn, ConnId, Flags, NewConn, Side, Status, tcp};
 use crate::drop::DropReason;
 use crate::flow::{Address, Endpoint, Flow, FlowHash, Protocol};
 use crate::real::{Method, Path, RealId};
 use crate::route::{Routes, Target};
+use crate::service::{Policy, Service, Turn};
 use crate::time::Now;
 use crate::wire::{Headers, TcpFlags};
 
 /// Source port that is never scheduled: FTP's data connections (IPVS-REFERENCE 3.2).
 const FTP_DATA: u16 = 20;
 
+/// A new connection that is being made.
+pub(super) struct Opening<'a> {
+    pub(super) flow: &'a Flow,
+    pub(super) hash: FlowHash,
+    pub(super) service: &'a Service,
+    pub(super) policy: Policy,
+    pub(super) now: Now,
+}
+
+/// Where a new connection goes.
+#[derive(Clone, Copy)]
+pub(super) struct Choice {
+    pub(super) real: RealId,
+    pub(super) port: u16,
+    /// The template that chose, with the child counted already.
+    pub(super) parent: Option<ConnId>,
+}
+
 impl Engine {
-    /// Schedules a new connection and enters it.
+    /// Schedules a new connection and enters it; or a single packet, which leaves no entry.
     #[cold]
-    pub(super) fn open(&self, headers: &Headers, hash: FlowHash, now: Now) -> Result<(Conn<'_>, Side), DropReason> {
+    pub(super) fn open(&self, headers: &Headers, hash: FlowHash, now: Now) -> Result<(Bound<'_>, Side), DropReason> {
         let flow = &headers.flow;
-        let opens = flow.protocol != Protocol::TCP || headers.tcp.0 & (TcpFlags::SYN | TcpFlags::ACK) == TcpFlags::SYN;
         let Some(service) = self.snapshot.service(flow) else {
-            // A client's packet for a service that was removed a moment ago, or a late one of a NAT real server.
-            let to_us = self.snapshot.is_virtual(flow.dst.address) || flow.protocol == Protocol::TCP && opens;
-            return Err(if to_us { DropReason::NoService } else { DropReason::NoConnectionReply });
+            return Err(self.stranger(headers));
         };
-        if flow.protocol == Protocol::TCP && (!headers.tcp.has(TcpFlags::SYN) || headers.tcp.has(TcpFlags::RST)) {
-            return Err(DropReason::NoConnectionTcp);
+        self.may_open(headers)?;
+        self.drop_under_pressure()?;
+        let mut turn = service.turn();
+        // Another worker may have made the same connection while this one waited for its turn.
+        if let Some((conn, side)) = self.shared.table.lookup(flow, hash).filter(|found| self.holds(found, headers, now))
+        {
+            return Ok((Bound::to(conn), side));
+        }
+        let opening = Opening { flow, hash, service, policy: turn.policy(), now };
+        let choice = match opening.policy.persistence {
+            Some(persistence) => self.persist(&mut turn, &opening, persistence)?,
+            None => self.schedule(&mut turn, &opening)?,
+        };
+        let real = self.shared.arena.get(choice.real);
+        if real.method() != Method::Tun && real.endpoint().address.family() != flow.family() {
+            self.shared.orphan(choice.parent);
+            return Err(DropReason::Method);
+        }
+        self.counters.real_conn(choice.real);
+        if opening.policy.one_packet && flow.protocol == Protocol::UDP {
+            self.counters.one_packet.add(1);
+            self.shared.orphan(choice.parent);
+            // There and gone: thresholds see it come and go.
+            real.bind();
+            real.unbind(false);
+            let server = Endpoint::new(real.endpoint().address, choice.port);
+            return Ok((Bound { real: choice.real, method: real.method(), server, conn: None }, Side::InOnly));
+        }
+        let mut conn = self.enter(&opening, choice).inspect_err(|_| self.shared.orphan(choice.parent))?;
+        self.counters.opened.add(1);
+        let side = if conn.status().flags.has(Flags::NO_OUTPUT) { Side::InOnly } else { Side::In };
+        // Counted as active before anybody else is scheduled.
+        self.track(&mut conn, side, headers, now);
+        Ok((Bound::to(conn), side))
+    }
+
+    /// Why a packet of no connection and no service is dropped: is it a client's for a service that was removed a moment
+    /// ago, or a late one of a NAT real server?
+    fn stranger(&self, headers: &Headers) -> DropReason {
+        let flow = &headers.flow;
+        let opens = flow.protocol == Protocol::TCP && headers.tcp.0 & (TcpFlags::SYN | TcpFlags::ACK) == TcpFlags::SYN;
+        let to_us = self.snapshot.is_virtual(flow.dst.address) || opens;
+        if to_us { DropReason::NoService } else { DropReason::NoConnectionReply }
+    }
+
+    /// May this packet open a connection? (IPVS-REFERENCE 3.2)
+    fn may_open(&self, headers: &Headers) -> Result<(), DropReason> {
+        let flow = &headers.flow;
+        let switches = &self.shared.switches;
+        if flow.protocol == Protocol::TCP {
+            let starts = headers.tcp.has(TcpFlags::SYN) || switches.sloppy_tcp.is_on();
+            if !starts || headers.tcp.has(TcpFlags::RST) {
+                return Err(DropReason::NoConnectionTcp);
+            }
         }
         if flow.src.port == FTP_DATA {
             return Err(DropReason::SourcePort20);
@@ -37,50 +106,58 @@ impl Engine {
         if !flow.src.address.is_host() {
             return Err(DropReason::Martian);
         }
-        let mut turn = service.turn();
-        // Another worker may have made the same connection while this one waited for its turn.
-        if let Some(found) = self.shared.table.lookup(flow, hash).filter(|found| self.holds(found, headers, now)) {
-            return Ok(found);
-        }
-        let real = turn.pick(&self.shared.arena, &request(flow, hash, now)).ok_or(DropReason::NoServer)?;
-        let conn = self.enter(flow, hash, real, service.number, now)?;
-        self.counters.real_conn(real);
-        self.counters.opened.add(1);
-        let side = if conn.status().flags.has(Flags::NO_OUTPUT) { Side::InOnly } else { Side::In };
-        let mut tracked = conn;
-        // Counted as active before anybody else is scheduled.
-        self.track(&mut tracked, side, headers.tcp, now);
-        Ok((tracked, side))
+        Ok(())
     }
 
-    fn enter(&self, flow: &Flow, hash: FlowHash, id: RealId, service: u32, now: Now) -> Result<Conn<'_>, DropReason> {
-        let real = self.shared.arena.get(id);
-        let (method, endpoint) = (real.method(), real.endpoint());
-        if method != Method::Tun && endpoint.address.family() != flow.family() {
-            return Err(DropReason::Method);
+    /// Asks the scheduler.
+    pub(super) fn schedule(&self, turn: &mut Turn<'_>, opening: &Opening<'_>) -> Result<Choice, DropReason> {
+        let Opening { flow, hash, service, now, .. } = *opening;
+        let other_port = flow.dst.port != service.key.port();
+        if other_port && !service.key.is_mark() {
+            // Reached through FTP's rule or a port-0 service, which only persistence serves.
+            return Err(DropReason::NoServer);
         }
-        let port = if endpoint.port == 0 { flow.dst.port } else { endpoint.port };
+        let real = turn.pick(&self.shared.arena, &request(flow, hash, now)).ok_or(DropReason::NoServer)?;
+        let port = self.shared.arena.get(real).endpoint().port;
+        Ok(Choice { real, port: if port == 0 { flow.dst.port } else { port }, parent: None })
+    }
+
+    fn enter(&self, opening: &Opening<'_>, choice: Choice) -> Result<Conn<'_>, DropReason> {
+        let flow = opening.flow;
+        let real = self.shared.arena.get(choice.real);
+        let method = real.method();
         let reply_path = if method == Method::Nat { self.path_to(flow.src.address) } else { Path::NoRoute };
         let new = NewConn {
             flow: *flow,
-            server: Endpoint::new(endpoint.address, port),
-            real: id,
-            service,
+            server: Endpoint::new(real.endpoint().address, choice.port),
+            real: choice.real,
+            service: opening.service.number,
             status: Status { state: tcp::State::None as u8, flags: Flags::new(method) },
             timeout_s: 3, // until the first packet's own state sets another
             reply_path,
+            class: opening.policy.class,
+            parent: choice.parent,
         };
+        let conn = self.insert(flow, |table| table.insert(&new, opening.hash, opening.now))?;
+        real.bind();
+        Ok(conn)
+    }
+
+    /// Makes an entry; in a full table a half-open connection gives way to it.
+    pub(super) fn insert<'s>(
+        &'s self,
+        flow: &Flow,
+        make: impl Fn(&'s crate::conn::Table) -> Result<Conn<'s>, crate::conn::Full>,
+    ) -> Result<Conn<'s>, DropReason> {
         let table = &self.shared.table;
-        let made = table.insert(&new, hash, now).or_else(|full| {
+        let made = make(table).or_else(|full| {
             let evicted = table.evict(flow.family(), |conn| {
                 self.shared.settle(conn);
                 self.counters.evicted.add(1);
             });
-            if evicted { table.insert(&new, hash, now) } else { Err(full) }
+            if evicted { make(table) } else { Err(full) }
         });
-        let conn = made.map_err(|_| DropReason::TableFull)?;
-        real.bind();
-        Ok(conn)
+        made.map_err(|_| DropReason::TableFull)
     }
 
     /// The way to a client, with the search for its MAC already begun.
@@ -90,6 +167,13 @@ impl Engine {
 }
 
 impl Shared {
+    /// A child of this template was counted, and is not.
+    pub(super) fn orphan(&self, parent: Option<ConnId>) {
+        if let Some(template) = parent.and_then(|parent| self.table.get(parent)) {
+            template.release();
+        }
+    }
+
     /// The way to a client by these routes. A MAC that is not known yet is asked for.
     pub fn path_to(&self, routes: &Routes, client: Address) -> Path {
         match routes.lookup(client) {
@@ -110,7 +194,8 @@ impl Shared {
     /// Finds the ways of all NAT connections' answers again, after routes have changed. For the control side: it walks
     /// the whole table.
     pub fn reroute_replies(&self, routes: &Routes) {
-        for conn in self.table.iter().filter(|conn| conn.status().flags.method() == Method::Nat) {
+        let replies = |conn: &Conn<'_>| !conn.is_template() && conn.status().flags.method() == Method::Nat;
+        for conn in self.table.iter().filter(replies) {
             let path = self.path_to(routes, conn.client().address);
             if path != conn.reply_path() {
                 conn.set_reply_path(path);

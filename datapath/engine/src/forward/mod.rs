@@ -7,6 +7,7 @@ pub mod checksum;
 pub mod icmp;
 pub mod link;
 pub mod nat;
+pub mod reset;
 pub mod tun;
 
 use crate::flow::Family;

@@ -18,7 +18,7 @@ use xvs_engine::rings::Rings;
 use xvs_engine::rings::memory::{HEADROOM, MemoryRings};
 use xvs_engine::route::{Route, Routes, Target};
 use xvs_engine::sched::Builtin;
-use xvs_engine::service::{Service, ServiceKey};
+use xvs_engine::service::{Policy, Service, ServiceKey};
 use xvs_engine::snapshot::Snapshot;
 use xvs_engine::time::Now;
 use xvs_engine::wire::{Mac, Packet};
@@ -122,10 +122,15 @@ impl Site {
 
     /// Adds a service; gives its index.
     pub fn add_service(&mut self, protocol: Protocol, vip: &str, scheduler: &str) -> usize {
+        self.add_service_with(protocol, vip, scheduler, Policy::default())
+    }
+
+    /// The same, with a say in how it treats new connections.
+    pub fn add_service_with(&mut self, protocol: Protocol, vip: &str, scheduler: &str, policy: Policy) -> usize {
         let key = ServiceKey::Address(protocol, vip.parse::<SocketAddr>().unwrap().into());
         let scheduler = Builtin::from_name(scheduler).unwrap();
         let number = self.services.len();
-        self.services.push(Arc::new(Service::new(number as u32, key, scheduler, 0)));
+        self.services.push(Arc::new(Service::new(number as u32, key, scheduler, policy)));
         self.compile();
         number
     }
