@@ -214,9 +214,9 @@ fn reuse_modes() {
             site.add_real(service, &format!("10.0.0.{last}:80"), method);
         }
         for &flags in [SYN, ACK].iter().chain(end) {
-            site.forward(&from_client(&tcp(CLIENT4, VIP4, flags).bytes()));
+            goes(&site, &tcp(CLIENT4, VIP4, flags));
         }
-        site.forward(&from_client(&tcp(CLIENT4, VIP4, SYN).bytes()));
+        goes(&site, &tcp(CLIENT4, VIP4, SYN));
         site.counts(RealId(0)).0 == 1 // the second pick
     };
     let plain = Policy::default();

@@ -79,7 +79,7 @@ fn a_removed_servers_connection_is_silent_or_reset() {
     for flags in [SYN, ACK] {
         assert_eq!(site.forward(&from_client(&tcp(CLIENT4, VIP4, flags).bytes())).0, Verdict::Transmit(SERVERS));
     }
-    site.forward(&from_client(&udp(CLIENT4, VIP4, b"x").bytes()));
+    assert_eq!(site.forward(&from_client(&udp(CLIENT4, VIP4, b"x").bytes())).0, Verdict::Transmit(SERVERS));
     for service in [0, 1] {
         site.services[service].remove(&site.shared.arena, RealId(service as u32));
     }
