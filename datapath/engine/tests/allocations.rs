@@ -11,7 +11,6 @@ use std::sync::Arc;
 
 use common::packet::*;
 use common::site::*;
-use xvs_engine::drop::DropReason;
 use xvs_engine::engine::Verdict;
 use xvs_engine::flow::Protocol;
 use xvs_engine::hop::InterfaceId;
