@@ -125,7 +125,7 @@ fn every_key_counts() {
             id,
             scheduler: "sh".into(),
             flags: SchedFlags { one: true, two: true, three: false },
-            persistence: Some(Persistence { timeout_s: 300, prefix: 24 }),
+            persistence: Some(Persistence { timeout_s: 300, mask: Mask::leading(Family::Inet, 24) }),
             engine: Some("sip".into()),
             one_packet: true,
         }
@@ -239,6 +239,8 @@ fn mistakes_and_what_is_said_about_them() {
         (v("netmask = 24"), &["line 3, column 1: service[0].netmask: it groups the clients of a persistent service: add persistent, or leave netmask out"]),
         (v("persistent = 300\nnetmask = 33"), &["line 4, column 1: service[0].netmask: prefix length 33 is out of range: 0 to 32"]),
         (v("persistent = 300\nnetmask = 256"), &["line 4, column 1: service[0].netmask: prefix length 256 is out of range: 0 to 32"]),
+        (v("persistent = 300\nnetmask = \"255.0.256.0\""), &["line 4, column 1: service[0].netmask: \"255.0.256.0\" is not an IPv4 mask such as \"255.255.255.0\""]),
+        (v("persistent = 300\nnetmask = true"), &["line 4, column 11: service[0].netmask: true should be a prefix length, or an IPv4 mask in double quotes"]),
         (v("engine = \"rtp\""), &[r#"line 3, column 1: service[0].engine: no persistence engine "rtp"; there is: sip"#]),
         (v("protocol = \"sctp\"\none_packet = true"), &["line 4, column 1: service[0].one_packet: one-packet scheduling is for udp only, this is sctp"]),
         (v("one_packet = true"), &["line 3, column 1: service[0].one_packet: one-packet scheduling is for udp only, this is tcp"]),
@@ -390,7 +392,10 @@ fn refusals_are_of_the_kernels_kind() {
     assert_eq!(kind(|spec| spec.engine = Some("rtp".into())), RefusalKind::NoSuchScheduler);
     assert_eq!(kind(|spec| spec.one_packet = true), RefusalKind::Invalid);
     assert_eq!(kind(|spec| spec.id = ServiceId::Mark { mark: 0, family: Family::Inet }), RefusalKind::Invalid);
-    assert_eq!(kind(|spec| spec.persistence = Some(Persistence { timeout_s: 300, prefix: 33 })), RefusalKind::Invalid);
+    assert_eq!(
+        kind(|spec| spec.persistence = Some(Persistence { timeout_s: 300, mask: Mask::Prefix(33) })),
+        RefusalKind::Invalid
+    );
     let zero = check_service(&service_spec("192.0.2.1:0"), SCHEDULERS).unwrap_err();
     assert_eq!(
         zero.message,
@@ -515,7 +520,7 @@ fn rendered_rules_look_like_a_file_of_a_person() {
         spec: ServiceSpec {
             flags: SchedFlags { one: true, ..SchedFlags::default() },
             scheduler: "mh".into(),
-            persistence: Some(Persistence { timeout_s: 300, prefix: 32 }),
+            persistence: Some(Persistence { timeout_s: 300, mask: Mask::full(Family::Inet) }),
             ..service_spec("192.0.2.1:80")
         },
         servers: vec![ServerSpec {
@@ -628,12 +633,19 @@ fn any_service(pool: &'static [&'static str]) -> impl Strategy<Value = ServiceSp
     let flags = any::<(bool, bool, bool)>().prop_map(|(one, two, three)| SchedFlags { one, two, three });
     let persistence = prop::option::of((
         prop_oneof![9 => 1u32..=2_678_400, 1 => any::<u32>()],
-        prop_oneof![9 => 1u8..=32, 1 => any::<u8>()],
+        prop_oneof![any::<u32>(), (0u32..=32).prop_map(|length| u32::MAX.checked_shl(32 - length).unwrap_or(0))],
+        prop_oneof![9 => 1u8..=128, 1 => any::<u8>()],
     ));
     let engine = prop_oneof![5 => Just(None), 4 => Just(Some("sip".to_owned())), 1 => ".{0,20}".prop_map(Some)];
     (any_id(pool), scheduler, flags, persistence, engine, any::<bool>()).prop_map(
         |(id, scheduler, flags, persistence, engine, one_packet)| {
-            let persistence = persistence.map(|(timeout_s, prefix)| Persistence { timeout_s, prefix });
+            let persistence = persistence.map(|(timeout_s, bits, length)| {
+                let mask = match id.family() {
+                    Family::Inet => Mask::Dotted(bits.into()),
+                    Family::Inet6 => Mask::Prefix(length),
+                };
+                Persistence { timeout_s, mask }
+            });
             ServiceSpec { id, scheduler, flags, persistence, engine, one_packet }
         },
     )
@@ -663,7 +675,7 @@ fn mended_service(mut spec: ServiceSpec) -> ServiceSpec {
     let udp = matches!(spec.id, ServiceId::Address { protocol: Protocol::Udp, .. } | ServiceId::Mark { .. });
     spec.one_packet &= udp;
     if matches!(spec.id, ServiceId::Address { address, .. } if address.port() == 0) && spec.persistence.is_none() {
-        spec.persistence = Some(Persistence { timeout_s: 360, prefix: 32 });
+        spec.persistence = Some(Persistence { timeout_s: 360, mask: Mask::full(spec.id.family()) });
     }
     spec
 }

@@ -8,13 +8,15 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
-use super::document::{Document, InterfaceTable, MethodName, ServerTable, ServiceTable, TimeoutsTable, TunnelName};
+use super::document::{
+    Document, InterfaceTable, MethodName, Netmask, ServerTable, ServiceTable, TimeoutsTable, TunnelName,
+};
 use super::problem::{Problem, Problems, quote};
 use super::rules::{self, THRESHOLD_MAX, TIMEOUT_MAX_S};
 use super::settings::{self, DirectorSettings, FrameSettings, InterfaceSettings};
 use crate::control::protocol::{
-    self, Family, Method, Persistence, Protocol, SchedFlags, ServerSpec, Service, ServiceId, ServiceSpec, Timeouts,
-    Tunnel,
+    self, Family, Mask, Method, Persistence, Protocol, SchedFlags, ServerSpec, Service, ServiceId, ServiceSpec,
+    Timeouts, Tunnel,
 };
 
 /// Scheduler of a service that does not name one; ipvsadm's default.
@@ -220,21 +222,19 @@ fn read_service(
         id: id.unwrap_or(ServiceId::Mark { mark: 1, family }),
         scheduler,
         flags,
-        persistence: read_persistence(table, family, path, problems),
+        persistence: read_persistence(table, id, path, problems),
         engine: table.engine.clone(),
         one_packet: table.one_packet.unwrap_or(false),
     };
     for violation in rules::service_violations(&spec, schedulers) {
-        if id.is_some() || violation.field != "netmask" {
-            problems.push(format!("{path}.{}", violation.field), violation.message);
-        }
+        problems.push(format!("{path}.{}", violation.field), violation.message);
     }
     spec
 }
 
 fn read_persistence(
     table: &ServiceTable,
-    family: Family,
+    id: Option<ServiceId>,
     path: &str,
     problems: &mut Problems<'_>,
 ) -> Option<Persistence> {
@@ -249,13 +249,23 @@ fn read_persistence(
         problems.push(format!("{path}.persistent"), rules::bad_persistence(seconds));
         1
     });
-    let full = rules::prefix_range(family).1;
-    let netmask = table.netmask.unwrap_or(full.into());
-    let prefix = u8::try_from(netmask).unwrap_or_else(|_| {
-        problems.push(format!("{path}.netmask"), rules::bad_prefix(netmask, family));
-        full
+    let Some(family) = id.map(|id| id.family()) else {
+        // Without a key nobody knows what the number would have to be.
+        return Some(Persistence { timeout_s, mask: Mask::full(Family::Inet6) });
+    };
+    let mask = match &table.netmask {
+        None => Ok(Mask::full(family)),
+        Some(Netmask::Length(length)) => rules::mask_of_length(*length, family),
+        Some(Netmask::Dotted(text)) => {
+            let wrong = || format!("{} is not an IPv4 mask such as \"255.255.255.0\"", quote(text));
+            text.parse().map(Mask::Dotted).map_err(|_| wrong())
+        }
+    };
+    let mask = mask.unwrap_or_else(|message| {
+        problems.push(format!("{path}.netmask"), message);
+        Mask::full(family)
     });
-    Some(Persistence { timeout_s, prefix })
+    Some(Persistence { timeout_s, mask })
 }
 
 fn read_servers(

@@ -8,6 +8,9 @@
 //! Invariant: a key that is not a field here is an error, in each table (`deny_unknown_fields`).
 //! Not here: how text becomes a document (`reader.rs`) and what its values must be like (`rules.rs`, `settings.rs`).
 
+use std::fmt;
+
+use serde::de::{Deserializer, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::problem::Source;
@@ -176,9 +179,9 @@ pub struct ServiceTable {
     /// Persistence timeout in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub persistent: Option<i64>,
-    /// Prefix length that groups the clients of a persistent service.
+    /// What groups the clients of a persistent service.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub netmask: Option<i64>,
+    pub netmask: Option<Netmask>,
     /// Persistence engine.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub engine: Option<String>,
@@ -188,6 +191,44 @@ pub struct ServiceTable {
     /// `[[service.server]]`
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub server: Vec<ServerTable>,
+}
+
+/// What groups the clients of a persistent service: a prefix length, or an IPv4 mask as text, which may have holes.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Netmask {
+    /// So many leading bits.
+    Length(i64),
+    /// These bits.
+    Dotted(String),
+}
+
+/// What a `netmask` should have been.
+pub(super) const NETMASK: &str = "a prefix length, or an IPv4 mask in double quotes";
+
+/// By hand, because serde's own complaint about an untagged value does not say what it should be.
+impl<'de> Deserialize<'de> for Netmask {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Written;
+
+        impl Visitor<'_> for Written {
+            type Value = Netmask;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(NETMASK)
+            }
+
+            fn visit_i64<E>(self, length: i64) -> Result<Netmask, E> {
+                Ok(Netmask::Length(length))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Netmask, E> {
+                Ok(Netmask::Dotted(text.to_owned()))
+            }
+        }
+
+        deserializer.deserialize_any(Written)
+    }
 }
 
 /// `[[service.server]]`: a real server.

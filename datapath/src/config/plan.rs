@@ -232,7 +232,10 @@ fn flags(spec: &ServiceSpec) -> String {
 fn persistence(persistence: &Option<Persistence>) -> String {
     match persistence {
         None => "off".to_owned(),
-        Some(Persistence { timeout_s, prefix }) => format!("{timeout_s} s by /{prefix}"),
+        Some(Persistence { timeout_s, mask }) => match mask.length() {
+            Some(length) => format!("{timeout_s} s by /{length}"),
+            None => format!("{timeout_s} s by mask {mask}"),
+        },
     }
 }
 

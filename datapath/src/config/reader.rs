@@ -15,7 +15,8 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue, Deserializer};
 
 use super::document::{
-    ConnectionsTable, DirectorTable, Document, FramesTable, InterfaceTable, ServerTable, ServiceTable, TimeoutsTable,
+    ConnectionsTable, DirectorTable, Document, FramesTable, InterfaceTable, NETMASK, ServerTable, ServiceTable,
+    TimeoutsTable,
 };
 use super::problem::{PROBLEMS_MAX, Problem, Problems, Source, did_you_mean, either, quote};
 
@@ -271,6 +272,7 @@ fn wrong_type(message: &str, written: &str) -> String {
         ("wanted string or table", _) => "a name in double quotes",
         (_, Some("a boolean")) => "true or false",
         (_, Some("a string")) => "text in double quotes",
+        (_, Some(NETMASK)) => NETMASK,
         (_, Some("a sequence")) => "a list in square brackets",
         _ => return message.to_owned(),
     };

@@ -5,9 +5,11 @@
 //! people also change by command.
 
 use super::desired::ServiceState;
-use super::document::{Document, MethodName, ServerTable, ServiceTable, TimeoutsTable, TunnelName};
-use super::rules::{flag_names, prefix_range};
-use crate::control::protocol::{Method, ServerSpec, ServiceId, ServiceSpec, Timeouts, Tunnel, TunnelChecksum};
+use super::document::{Document, MethodName, Netmask, ServerTable, ServiceTable, TimeoutsTable, TunnelName};
+use super::rules::flag_names;
+use crate::control::protocol::{
+    Mask, Method, Persistence, ServerSpec, ServiceId, ServiceSpec, Timeouts, Tunnel, TunnelChecksum,
+};
 
 /// First line of the text: where it is from and what it is good for.
 const HEADER: &str = "# The rules of a director: virtual services and their real servers, in the order of adding.\n";
@@ -38,12 +40,11 @@ pub fn document(timeouts: Option<&Timeouts>, services: &[ServiceState]) -> Docum
 fn service(state: &ServiceState) -> ServiceTable {
     let ServiceSpec { id, scheduler, flags, persistence, engine, one_packet } = &state.spec;
     let flags = flag_names(scheduler, *flags);
-    let full = i64::from(prefix_range(id.family()).1);
     let mut table = ServiceTable {
         scheduler: Some(scheduler.clone()),
         flags: (!flags.is_empty()).then(|| flags.into_iter().map(str::to_owned).collect()),
         persistent: persistence.map(|persistence| persistence.timeout_s.into()),
-        netmask: persistence.map(|persistence| persistence.prefix.into()).filter(|prefix| *prefix != full),
+        netmask: persistence.filter(|persistence| persistence.mask != Mask::full(id.family())).map(netmask),
         engine: engine.clone(),
         one_packet: one_packet.then_some(true),
         server: state.servers.iter().map(server).collect(),
@@ -60,6 +61,13 @@ fn service(state: &ServiceState) -> ServiceTable {
         }
     }
     table
+}
+
+fn netmask(persistence: Persistence) -> Netmask {
+    match persistence.mask.length() {
+        Some(length) => Netmask::Length(length.into()),
+        None => Netmask::Dotted(persistence.mask.to_string()),
+    }
 }
 
 fn server(server: &ServerSpec) -> ServerTable {

@@ -14,8 +14,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::problem::{did_you_mean, quote};
 use crate::control::protocol::{
-    Family, Method, Protocol, Refusal, RefusalKind, SchedFlags, ServerSpec, ServiceId, ServiceSpec, Timeouts, Tunnel,
-    TunnelChecksum,
+    Family, Mask, Method, Protocol, Refusal, RefusalKind, SchedFlags, ServerSpec, ServiceId, ServiceSpec, Timeouts,
+    Tunnel, TunnelChecksum,
 };
 
 /// Greatest weight. IPVS keeps it in a C `int`; ipvsadm itself stops at 65535, other tools do not.
@@ -86,11 +86,7 @@ pub fn service_violations(service: &ServiceSpec, schedulers: &[&str]) -> Vec<Vio
         if seconds == 0 || seconds > TIMEOUT_MAX_S {
             broken.push(Violation::invalid("persistent", bad_persistence(seconds.into())));
         }
-        let (least, most) = prefix_range(service.id.family());
-        if !(least..=most).contains(&persistence.prefix) {
-            let message = bad_prefix(persistence.prefix.into(), service.id.family());
-            broken.push(Violation::invalid("netmask", message));
-        }
+        broken.extend(mask_violation(persistence.mask, service.id.family()));
     }
     if !schedulers.contains(&service.scheduler.as_str()) {
         let hint = did_you_mean(&service.scheduler, schedulers);
@@ -189,6 +185,25 @@ fn tunnel_violations(tunnel: Tunnel, broken: &mut Vec<Violation>) {
     }
 }
 
+fn mask_violation(mask: Mask, family: Family) -> Option<Violation> {
+    let message = match mask {
+        Mask::Prefix(length) if family == Family::Inet6 => mask_of_length(length.into(), family).err()?,
+        Mask::Dotted(_) if family == Family::Inet => return None,
+        Mask::Dotted(mask) => format!("{mask} is an IPv4 mask, and the service is IPv6: use a prefix length"),
+        Mask::Prefix(length) => {
+            format!("{length} is an IPv6 prefix length, and the service is IPv4: use a mask such as 255.255.255.0")
+        }
+    };
+    Some(Violation::invalid("netmask", message))
+}
+
+/// The mask of so many leading bits, or what is wrong with the number.
+pub(super) fn mask_of_length(length: i64, family: Family) -> Result<Mask, String> {
+    let (least, most) = prefix_range(family);
+    let fits = u8::try_from(length).ok().filter(|length| (least..=most).contains(length));
+    fits.map(|length| Mask::leading(family, length)).ok_or_else(|| bad_prefix(length, family))
+}
+
 /// Prefix lengths that a persistent service may group clients by, least and greatest.
 pub fn prefix_range(family: Family) -> (u8, u8) {
     match family {
@@ -204,7 +219,7 @@ pub(super) fn bad_persistence(seconds: i64) -> String {
     format!("a persistence of {seconds} seconds is out of range: 1 to {TIMEOUT_MAX_S} (31 days)")
 }
 
-pub(super) fn bad_prefix(prefix: i64, family: Family) -> String {
+fn bad_prefix(prefix: i64, family: Family) -> String {
     let (least, most) = prefix_range(family);
     format!("prefix length {prefix} is out of range: {least} to {most}")
 }

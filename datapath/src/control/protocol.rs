@@ -6,6 +6,7 @@
 //! Invariant: these are plain values. They may be wrong (a weight out of range, a service twice); the controller
 //! validates them and answers with an [`Answer`] or a [`Refusal`]. Nothing here touches a socket or the engine.
 
+mod mask;
 mod rules;
 mod views;
 
@@ -13,6 +14,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
+pub use mask::Mask;
 pub use rules::*;
 pub use views::*;
 

@@ -139,11 +139,6 @@ impl Usage {
         Usage { exit: 255, message: message.into(), ends_restore: true }
     }
 
-    /// Right for ipvsadm, and beyond what this director can do: exit status 255, as if the director had refused it.
-    pub fn unsupported(message: impl Into<String>) -> Usage {
-        Usage { exit: 255, message: message.into(), ends_restore: false }
-    }
-
     /// popt refuses an option behind the command: exit status 255, and a restore goes on.
     pub fn bad_option(message: impl Into<String>) -> Usage {
         Usage { exit: 255, message: message.into(), ends_restore: false }

@@ -7,14 +7,14 @@
 //!
 //! Not here: what may stand together; that is judged when all options are known ([`super::parse`]).
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use super::command::{Columns, Format, Usage};
 use super::names::Names;
 use super::options::{Entry, Feature, Meaning};
 use super::scan;
 use super::tokens::Token;
-use crate::control::protocol::{Family, Method, Protocol, ServiceId, Tunnel};
+use crate::control::protocol::{Family, Mask, Method, Protocol, ServiceId, Tunnel};
 
 /// The longest timeout: 31 days.
 pub(super) const TIMEOUT_MAX_S: i64 = 31 * 86_400;
@@ -27,15 +27,6 @@ const INT_MAX: i64 = i32::MAX as i64;
 
 /// The longest packet of a sync daemon: what fits into UDP over IPv4.
 const SYNC_LEN_MAX: i64 = 65_507;
-
-/// A persistence mask, as `-M` gave it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mask {
-    /// For IPv4.
-    Dotted(Ipv4Addr),
-    /// For IPv6.
-    Prefix(u8),
-}
 
 /// The service so far.
 #[derive(Debug, Clone, Copy)]
@@ -104,7 +95,7 @@ impl<'a> Draft<'a> {
                 port: 0,
                 mark: 0,
                 family: None,
-                mask: Mask::Dotted(Ipv4Addr::BROADCAST),
+                mask: Mask::full(Family::Inet),
             },
             scheduler: None,
             sched_flags: "",

@@ -12,10 +12,10 @@ use std::net::IpAddr;
 use super::command::{Columns, Format};
 use super::names::Names;
 use super::numbers::{counter, cut, endpoint};
-use super::{scan, sort};
+use super::sort;
 use crate::control::protocol::{
-    Family, Method, Persistence, Protocol, SchedFlags, Server, Service, ServiceId, Services, Stats, Timeouts, Tunnel,
-    TunnelChecksum,
+    Family, Mask, Method, Persistence, Protocol, SchedFlags, Server, Service, ServiceId, Services, Stats, Timeouts,
+    Tunnel, TunnelChecksum,
 };
 
 /// The version of IPVS whose behaviour this is.
@@ -159,11 +159,7 @@ fn attributes(service: &Service) -> String {
 
 /// The mask of a persistent service, unless it is the whole address.
 pub(super) fn mask(persistence: Persistence, family: Family) -> Option<String> {
-    match (family, persistence.prefix) {
-        (Family::Inet, 32..) | (Family::Inet6, 128..) => None,
-        (Family::Inet, prefix) => Some(scan::mask(prefix).to_string()),
-        (Family::Inet6, prefix) => Some(prefix.to_string()),
-    }
+    Some(persistence.mask).filter(|mask| *mask != Mask::full(family)).map(|mask| mask.to_string())
 }
 
 /// A scheduler's flags, by its own names for them if it has any.

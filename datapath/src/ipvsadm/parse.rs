@@ -9,10 +9,9 @@
 //! Not here: whether the director has the service, the server or the scheduler.
 
 use super::command::{Command, Daemon, Format, Role, Usage, What};
-use super::draft::{Draft, Mask, TIMEOUT_MAX_S, within};
+use super::draft::{Draft, TIMEOUT_MAX_S, within};
 use super::names::Names;
 use super::options::{Dialect, Feature, Meaning, Rule, Verb, rule};
-use super::scan;
 use super::tokens::{Mistake, MistakeKind, Token, Tokens};
 use crate::control::protocol::{
     Action, Family, Method, Persistence, Protocol, SchedFlags, ServerSpec, ServiceId, ServiceSpec, Timeouts, Tunnel,
@@ -161,25 +160,16 @@ fn service(draft: &Draft<'_>) -> Result<ServiceSpec, Usage> {
         id,
         scheduler: scheduler.to_owned(),
         flags: sched_flags(scheduler, draft.sched_flags)?,
-        persistence: persistence(draft, id.family())?,
+        persistence: persistence(draft),
         engine: draft.engine.map(str::to_owned),
         one_packet: draft.has(Feature::Ops),
     })
 }
 
 /// A mask without `-p` is allowed and means nothing.
-fn persistence(draft: &Draft<'_>, family: Family) -> Result<Option<Persistence>, Usage> {
-    let Some(timeout_s) = draft.persistence_s else { return Ok(None) };
-    let prefix = match (draft.target.mask, family) {
-        (Mask::Prefix(prefix), _) => prefix,
-        (Mask::Dotted(mask), _) => scan::prefix(mask).ok_or_else(|| {
-            Usage::unsupported(format!(
-                "-M {mask} has holes; this director keeps clients together by the leading bits of their address: \
-                 255.255.255.0 for the first 24"
-            ))
-        })?,
-    };
-    Ok(Some(Persistence { timeout_s, prefix }))
+fn persistence(draft: &Draft<'_>) -> Option<Persistence> {
+    let timeout_s = draft.persistence_s?;
+    Some(Persistence { timeout_s, mask: draft.target.mask })
 }
 
 fn sched_flags(scheduler: &str, text: &str) -> Result<SchedFlags, Usage> {

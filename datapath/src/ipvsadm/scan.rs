@@ -53,18 +53,6 @@ fn ipv4_part(text: &str) -> Option<u32> {
     digits.starts_with(|c: char| c.is_digit(radix)).then(|| u32::from_str_radix(digits, radix).ok())?
 }
 
-/// A dotted IPv4 mask as a prefix length, if its ones are contiguous.
-pub fn prefix(mask: Ipv4Addr) -> Option<u8> {
-    let bits = u32::from(mask);
-    let ones = bits.leading_ones();
-    (ones + bits.trailing_zeros().min(32 - ones) == 32).then_some(ones as u8)
-}
-
-/// A prefix length as a dotted IPv4 mask.
-pub fn mask(prefix: u8) -> Ipv4Addr {
-    Ipv4Addr::from(u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0))
-}
-
 /// `HOST`, `HOST:PORT`, `[IPV6]:PORT` or `IPV6`. The protocol is for names of ports; without one only numbers are known.
 pub fn host_port(text: &str, protocol: Option<Protocol>, names: &dyn Names) -> Result<(IpAddr, Option<u16>), String> {
     if text.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -143,15 +131,6 @@ mod tests {
     }
 
     proptest! {
-        /// Guards masks in both directions, and that only contiguous ones are prefixes.
-        #[test]
-        fn masks(length in 0u8..=32, bits: u32) {
-            prop_assert_eq!(prefix(mask(length)), Some(length));
-            if let Some(length) = prefix(Ipv4Addr::from(bits)) {
-                prop_assert_eq!(u32::from(mask(length)), bits);
-            }
-        }
-
         /// Guards the dotted form against the standard library's reading.
         #[test]
         fn dotted(octets: [u8; 4]) {

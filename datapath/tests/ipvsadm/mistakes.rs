@@ -3,7 +3,7 @@
 use crate::model::{Model, Recorded};
 use crate::recording::{after, run};
 use xvs::control::protocol::{
-    Action, Family, Method, Persistence, SchedFlags, ServerSpec, ServiceId, Timeouts, Tunnel, TunnelChecksum,
+    Action, Family, Mask, Method, Persistence, SchedFlags, ServerSpec, ServiceId, Timeouts, Tunnel, TunnelChecksum,
 };
 use xvs::ipvsadm::{Command, Dialect, parse};
 
@@ -70,7 +70,6 @@ fn usage() {
         (2, "-A -t 192.0.2.9:80 -p 0", "-p"),
         (2, "-A -t 192.0.2.9:80 -p 2678401", "2678400"),
         (2, "-A -t 192.0.2.9:80 -p 1 -M nosuch", "nosuch"),
-        (255, "-A -t 192.0.2.9:80 -p 1 -M 24", "0.0.0.24"),
         (2, "-A -t [2001:db8::1]:80 -p 1 -M 0", "128"),
         (2, "-A -t [2001:db8::1]:80 -p 1 -M ffff::", "128"),
         (2, "-A -t 192.0.2.9:80 -b sh-port", "-s sh"),
@@ -184,16 +183,19 @@ fn services() {
     let plain = spec("-E -t 192.0.2.1:80");
     assert_eq!((plain.scheduler.as_str(), plain.persistence, plain.flags), ("wlc", None, SchedFlags::default()));
     let persistence = |line| spec(line).persistence;
-    let some = |timeout_s, prefix| Some(Persistence { timeout_s, prefix });
-    assert_eq!(persistence("-A -t 192.0.2.1:80 -p"), some(360, 32));
-    assert_eq!(persistence("-A -t 192.0.2.1 -p 10 -M 255.255.0.0"), some(10, 16));
-    assert_eq!(persistence("-A -M 255.255.0.0 -t 192.0.2.1 -p 10"), some(10, 16));
-    assert_eq!(persistence("-A -t 192.0.2.1:80 -p10 -M 0.0.0.0"), some(10, 0));
+    let v4 = |timeout_s, mask: &str| Some(Persistence { timeout_s, mask: Mask::Dotted(mask.parse().expect("a mask")) });
+    let v6 = |timeout_s, length| Some(Persistence { timeout_s, mask: Mask::Prefix(length) });
+    assert_eq!(persistence("-A -t 192.0.2.1:80 -p"), v4(360, "255.255.255.255"));
+    assert_eq!(persistence("-A -t 192.0.2.1 -p 10 -M 255.255.0.0"), v4(10, "255.255.0.0"));
+    assert_eq!(persistence("-A -M 255.255.0.0 -t 192.0.2.1 -p 10"), v4(10, "255.255.0.0"));
+    assert_eq!(persistence("-A -t 192.0.2.1:80 -p10 -M 0.0.0.0"), v4(10, "0.0.0.0"));
+    assert_eq!(persistence("-A -t 192.0.2.1:80 -p10 -M 255.0.255.0"), v4(10, "255.0.255.0"), "a mask may have holes");
+    assert_eq!(persistence("-A -t 192.0.2.1:80 -p10 -M 24"), v4(10, "0.0.0.24"), "inet_aton's reading, as ipvsadm's");
     assert_eq!(persistence("-A -t 192.0.2.1:80 -M 255.0.255.0"), None, "a mask without -p means nothing");
-    assert_eq!(persistence("-A -t [2001:db8::1]:80 -p -M 64"), some(360, 64));
-    assert_eq!(persistence("-A -M 64 -t [2001:db8::1]:80 -p"), some(360, 128), "the address comes last and wins");
-    assert_eq!(persistence("-A -f 1 -6 -M 64 -p"), some(360, 64));
-    assert_eq!(persistence("-A -f 1 -M 255.255.0.0 -6 -p"), some(360, 128), "-6 comes last and wins");
+    assert_eq!(persistence("-A -t [2001:db8::1]:80 -p -M 64"), v6(360, 64));
+    assert_eq!(persistence("-A -M 64 -t [2001:db8::1]:80 -p"), v6(360, 128), "the address comes last and wins");
+    assert_eq!(persistence("-A -f 1 -6 -M 64 -p"), v6(360, 64));
+    assert_eq!(persistence("-A -f 1 -M 255.255.0.0 -6 -p"), v6(360, 128), "-6 comes last and wins");
     let flags = spec("-A -b sh-port,,flag-3 -u 192.0.2.1:53 -s sh --ops").flags;
     assert_eq!((flags.one, flags.two, flags.three), (false, true, true));
     assert_eq!(spec("-A -f +4294967295 -6").id, ServiceId::Mark { mark: u32::MAX, family: Family::Inet6 });

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use proptest::prelude::*;
 use xvs::control::protocol::{
-    Family, Method, Persistence, Protocol, SchedFlags, Server, ServerSpec, Service, ServiceId, ServiceSpec, Stats,
-    Tunnel, TunnelChecksum,
+    Family, Mask, Method, Persistence, Protocol, SchedFlags, Server, ServerSpec, Service, ServiceId, ServiceSpec,
+    Stats, Tunnel, TunnelChecksum,
 };
 use xvs::ipvsadm::options::ENTRIES;
 use xvs::ipvsadm::{Dialect, parse};
@@ -45,23 +45,22 @@ fn id() -> impl Strategy<Value = ServiceId> {
 fn service() -> impl Strategy<Value = Service> {
     let scheduler = prop_oneof![Just("rr"), Just("sh"), Just("mh"), Just("wlc")];
     let flags = any::<[bool; 3]>().prop_map(|[one, two, three]| SchedFlags { one, two, three });
-    let persistence = proptest::option::of((1u32..=2_678_400, 0u8..=128));
+    let persistence = proptest::option::of((1u32..=2_678_400, any::<u32>()));
     let attributes = (scheduler, flags, persistence, any::<bool>(), any::<bool>());
     let server = (any::<SocketAddr>(), method(), 0..=i64::from(i32::MAX), 0..=i32::MAX as u32, any::<u32>());
     (id(), attributes, proptest::collection::vec(server, 0..6)).prop_map(|(id, attributes, servers)| {
         let (scheduler, flags, persistence, engine, one_packet) = attributes;
-        let (low, high, port) = match id {
-            _ if id.family() == Family::Inet => (0, 32, None),
-            _ => (1, 128, None::<u16>),
-        };
         let port = match id {
             ServiceId::Address { address, .. } => Some(address.port()),
-            ServiceId::Mark { .. } => port,
+            ServiceId::Mark { .. } => None,
+        };
+        let mask = |bits: u32| match id.family() {
+            Family::Inet => Mask::Dotted(bits.into()),
+            Family::Inet6 => Mask::Prefix((bits % 128 + 1) as u8),
         };
         let every_port = port == Some(0);
-        let persistence = persistence.or(every_port.then_some((1, 128)));
-        let persistence =
-            persistence.map(|(timeout_s, prefix)| Persistence { timeout_s, prefix: prefix.clamp(low, high) });
+        let persistence = persistence.or(every_port.then_some((1, u32::MAX)));
+        let persistence = persistence.map(|(timeout_s, bits)| Persistence { timeout_s, mask: mask(bits) });
         let udp = matches!(id, ServiceId::Mark { .. } | ServiceId::Address { protocol: Protocol::Udp, .. });
         let spec = ServiceSpec {
             id,

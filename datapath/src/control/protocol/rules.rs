@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::Mask;
+
 /// Transport protocol of a virtual service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -65,8 +67,8 @@ impl ServiceId {
 pub struct Persistence {
     /// Life of a template after its last new connection, in seconds.
     pub timeout_s: u32,
-    /// Prefix length that is applied to the client's address: 0..=32 (IPv4), 1..=128 (IPv6).
-    pub prefix: u8,
+    /// The bits of the client's address that count.
+    pub mask: Mask,
 }
 
 /// A virtual service as asked for.
