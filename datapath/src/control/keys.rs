@@ -21,11 +21,7 @@ pub(super) fn settings(spec: &ServerSpec) -> Settings {
 /// How the service treats new connections.
 pub(super) fn policy(spec: &ServiceSpec) -> Policy {
     let flags = u8::from(spec.flags.one) | u8::from(spec.flags.two) << 1 | u8::from(spec.flags.three) << 2;
-    let persistence = spec.persistence.map(|asked| {
-        let bits = if spec.id.family() == Family::Inet { 32 } else { 128 };
-        let host = u128::MAX.checked_shr(128 - (bits - u32::from(asked.prefix).min(bits))).unwrap_or(0);
-        Persistence { timeout_s: asked.timeout_s, mask: !host }
-    });
+    let persistence = spec.persistence.map(|asked| Persistence { timeout_s: asked.timeout_s, mask: asked.mask.bits() });
     Policy { flags, persistence, one_packet: spec.one_packet, class: 0 }
 }
 
