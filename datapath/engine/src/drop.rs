@@ -46,6 +46,8 @@ reasons! {
     NoService = "no_service";
     /// A TCP packet that is not a SYN belongs to no connection: the entry timed out, or the director lost it.
     NoConnectionTcp = "no_connection_tcp";
+    /// An IPsec packet (AH, ESP) whose client has no connection to port 500 of the VIP, which it would follow.
+    NoConnectionIpsec = "no_connection_ipsec";
     /// A packet of a real server belongs to no connection: it is late, or the server talks to the client by itself.
     NoConnectionReply = "no_connection_reply";
     /// A new connection came from port 20 (FTP data), which LVS never schedules.

@@ -14,8 +14,10 @@
 mod cull;
 mod errors;
 mod life;
+mod observe;
 mod open;
 mod persist;
+mod shared;
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -23,62 +25,19 @@ use std::sync::Arc;
 pub use self::cull::Cull;
 use self::errors::Budget;
 pub(crate) use self::open::request;
-use crate::conn::{Conn, ConnId, Fragments, Side, Sweep, Table, Timeouts};
+pub use self::shared::{Shared, Sizes};
+use crate::conn::{Conn, ConnId, Side, Sweep};
 use crate::counters::Counters;
 use crate::drop::DropReason;
-use crate::flow::Endpoint;
-use crate::flow::{Family, Flow, FlowHash, HashKey};
+use crate::flow::{Endpoint, Family, Flow, FlowHash};
 use crate::forward::icmp::Refusal;
 use crate::forward::nat::{self, End};
 use crate::forward::{checksum, decrement_ttl, link, tun};
-use crate::hop::{HopId, Hops, Port};
-use crate::real::{Arena, Generation, Method, Path, Real, RealId};
+use crate::hop::{HopId, Port};
+use crate::real::{Method, Path, Real, RealId};
 use crate::snapshot::Snapshot;
-use crate::switches::Switches;
 use crate::time::Now;
 use crate::wire::{Fragment, Headers, Packet};
-
-/// How large the shared tables are made.
-#[derive(Clone, Copy, Debug)]
-pub struct Sizes {
-    /// Connections.
-    pub connections: u32,
-    /// Real servers, removed ones with connections included.
-    pub reals: usize,
-    /// Next hops.
-    pub hops: usize,
-}
-
-/// What all workers share.
-#[derive(Debug)]
-pub struct Shared {
-    /// Connections.
-    pub table: Table,
-    /// Real servers.
-    pub arena: Arena,
-    /// Next hops.
-    pub hops: Hops,
-    /// Timeouts in force.
-    pub timeouts: Timeouts,
-    /// Switches in force.
-    pub switches: Switches,
-    /// Packets in fragments.
-    pub fragments: Fragments,
-}
-
-impl Shared {
-    /// Empty tables of these sizes, hashed under this key.
-    pub fn new(sizes: Sizes, key: HashKey, generation: Generation) -> Self {
-        Shared {
-            table: Table::new(sizes.connections, key),
-            arena: Arena::new(sizes.reals, generation),
-            hops: Hops::new(sizes.hops),
-            timeouts: Timeouts::default(),
-            switches: Switches::default(),
-            fragments: Fragments::new(key),
-        }
-    }
-}
 
 /// What becomes of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -206,8 +165,9 @@ impl Engine {
         let Inspected { headers, hash } = inspected;
         let verdict = match headers.fragment {
             Fragment::Later(id) => self.later_fragment(packet, headers, id, now),
-            _ if !headers.flow.protocol.has_ports() => self.related(packet, headers),
-            _ => self.flow(packet, headers, hash, now),
+            _ if headers.flow.protocol.has_ports() => self.flow(packet, headers, hash, now),
+            _ if headers.flow.protocol.is_ipsec() => self.ipsec(packet, headers, now),
+            _ => self.related(packet, headers, now),
         };
         verdict.unwrap_or_else(Verdict::Drop)
     }
@@ -221,8 +181,8 @@ impl Engine {
         let found = self.shared.table.lookup(&headers.flow, hash).filter(|found| self.holds(found, &headers, now));
         let (bound, side, is_new) = match found {
             Some((conn, side)) => (Bound::to(conn), side, false),
-            None => match self.open(&headers, hash, now) {
-                Ok((bound, side)) => (bound, side, true),
+            None => match self.unknown(&headers, hash, now) {
+                Ok(found) => found,
                 Err(reason) => return self.decline(packet, headers, reason, now),
             },
         };
@@ -246,6 +206,16 @@ impl Engine {
                 }
                 self.inbound(packet, headers, &bound, real, now)
             }
+        }
+    }
+
+    /// A packet that is in no connection by its own flow: an answer that crosses the director, or a new one's first. Tells
+    /// whether the connection is new.
+    #[cold]
+    fn unknown(&self, headers: &Headers, hash: FlowHash, now: Now) -> Result<(Bound<'_>, Side, bool), DropReason> {
+        match self.answered(headers, now) {
+            Some(conn) => Ok((Bound::to(conn), Side::Out, false)),
+            None => self.open(headers, hash, now),
         }
     }
 
@@ -290,7 +260,7 @@ impl Engine {
         self.leave(packet, l3, family, &tags, hop)
     }
 
-    /// A real server's packet to its client (NAT).
+    /// A real server's packet to its client. With NAT the source becomes the VIP; others send it from there.
     #[inline]
     fn outbound(
         &self,
@@ -308,7 +278,9 @@ impl Engine {
             return self.too_big(packet, headers, room, now);
         }
         decrement_ttl(packet.bytes_mut(), &headers);
-        nat::rewrite(packet.bytes_mut(), &mut headers, End::Source, conn.virtual_endpoint());
+        if conn.status().flags.method() == Method::Nat {
+            nat::rewrite(packet.bytes_mut(), &mut headers, End::Source, conn.virtual_endpoint());
+        }
         if !conn.is_current() {
             return Err(DropReason::ConnectionEnded);
         }

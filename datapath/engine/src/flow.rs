@@ -188,6 +188,17 @@ impl Protocol {
     /// SCTP.
     pub const SCTP: Protocol = Protocol(132);
 
+    /// IPsec's encapsulated payload.
+    pub const ESP: Protocol = Protocol(50);
+    /// IPsec's authentication header.
+    pub const AH: Protocol = Protocol(51);
+
+    /// ESP or AH.
+    #[inline]
+    pub const fn is_ipsec(self) -> bool {
+        matches!(self, Protocol::ESP | Protocol::AH)
+    }
+
     /// TCP, UDP or SCTP: a protocol with ports at the usual place.
     #[inline]
     pub const fn has_ports(self) -> bool {

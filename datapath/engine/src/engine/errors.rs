@@ -5,10 +5,10 @@
 
 use std::cell::Cell;
 
-use super::{Engine, Verdict, hop_of, room_to};
+use super::{Bound, Engine, Verdict, hop_of, room_to};
 use crate::conn::Side;
 use crate::drop::DropReason;
-use crate::flow::{Address, Flow, Protocol};
+use crate::flow::{Address, Flow, FlowHash, Protocol};
 use crate::forward::icmp::{self, Quote, Refusal};
 use crate::forward::nat::End;
 use crate::forward::{decrement_ttl, reset, tun};
@@ -26,19 +26,24 @@ const RESETS_BURST: u64 = 2000;
 impl Engine {
     /// An ICMP error about a packet of a connection: to the peer that sent that packet.
     #[cold]
-    pub(super) fn related(&self, packet: &mut Packet<'_>, mut headers: Headers) -> Result<Verdict, DropReason> {
+    pub(super) fn related(
+        &self,
+        packet: &mut Packet<'_>,
+        mut headers: Headers,
+        now: Now,
+    ) -> Result<Verdict, DropReason> {
         let quote = Quote::read(packet.bytes(), &headers)?;
         if headers.ttl(packet.bytes()) <= 1 {
             return Err(DropReason::TtlExceeded); // no error about an error
         }
         let flow = quote.flow();
         let hash = self.shared.table.hash(&flow);
-        let Some((conn, side)) = self.shared.table.lookup(&flow, hash) else {
+        let Some((bound, side)) = self.of_error(&flow, hash, now) else {
             return self.passing_error(packet, headers, &flow.reversed());
         };
         let tags = headers.tags;
         let (mut l3, mut family) = (headers.l3, headers.family);
-        let hop = if side == Side::Out {
+        let hop = if let (Side::Out, Some(conn)) = (side, bound.conn) {
             let hop = hop_of(conn.reply_path())?;
             if headers.ip_len() > self.room_through(hop)? {
                 return Err(DropReason::NeedsFragmentation);
@@ -48,17 +53,17 @@ impl Engine {
             quote.translate(packet.bytes_mut(), &mut headers, End::Source, conn.virtual_endpoint());
             hop
         } else {
-            let real = self.shared.arena.get(conn.real());
+            let real = self.shared.arena.get(bound.real);
             let hop = hop_of(real.path())?;
             let server = real.endpoint().address;
-            let method = conn.status().flags.method();
+            let method = bound.method;
             if headers.ip_len() > room_to(&real, method) {
                 return Err(DropReason::NeedsFragmentation);
             }
             decrement_ttl(packet.bytes_mut(), &headers);
-            self.counters.real_in(conn.real(), headers.ip_len());
+            self.counters.real_in(bound.real, headers.ip_len());
             match method {
-                Method::Nat => quote.translate(packet.bytes_mut(), &mut headers, End::Destination, conn.server()),
+                Method::Nat => quote.translate(packet.bytes_mut(), &mut headers, End::Destination, bound.server),
                 Method::Dr => {}
                 Method::Tun => {
                     let source = real.source().ok_or(DropReason::NoRoute)?;
@@ -70,6 +75,15 @@ impl Engine {
         };
         self.counters.related.add(1);
         self.leave(packet, l3, family, &tags, hop)
+    }
+
+    /// The connection that an error goes along with; if it is about none, and that is wanted (`schedule_icmp`), a new one.
+    fn of_error(&self, flow: &Flow, hash: FlowHash, now: Now) -> Option<(Bound<'_>, Side)> {
+        match self.shared.table.lookup(flow, hash) {
+            Some((conn, side)) => Some((Bound::to(conn), side)),
+            None if self.shared.switches.schedule_icmp.is_on() => self.open_for_error(flow, hash, now).ok(),
+            None => None,
+        }
     }
 
     /// An error about a client's own packet, on its way from a real server's side to that client (DR, TUN): nothing in it

@@ -38,20 +38,55 @@ pub(super) struct Choice {
 }
 
 impl Engine {
-    /// Schedules a new connection and enters it; or a single packet, which leaves no entry.
+    /// Schedules a new connection and enters it; or a single packet, which leaves no entry. Tells whether it is new, and
+    /// its state follows the packet already; or another worker was faster.
     #[cold]
-    pub(super) fn open(&self, headers: &Headers, hash: FlowHash, now: Now) -> Result<(Bound<'_>, Side), DropReason> {
-        let flow = &headers.flow;
-        let Some(service) = self.snapshot.service(flow) else {
+    pub(super) fn open(
+        &self,
+        headers: &Headers,
+        hash: FlowHash,
+        now: Now,
+    ) -> Result<(Bound<'_>, Side, bool), DropReason> {
+        let Some(service) = self.snapshot.service(&headers.flow) else {
             return Err(self.stranger(headers));
         };
         self.may_open(headers)?;
+        self.admit(service, &headers.flow, hash, Some(headers), now)
+    }
+
+    /// The same for the connection that an ICMP error quotes a packet of. Its state is not known, so it does not live
+    /// for long without a packet of its own.
+    pub(super) fn open_for_error(
+        &self,
+        flow: &Flow,
+        hash: FlowHash,
+        now: Now,
+    ) -> Result<(Bound<'_>, Side), DropReason> {
+        let service = self.snapshot.service(flow).ok_or(DropReason::IcmpUnrelated)?;
+        self.admit(service, flow, hash, None, now).map(|(bound, side, _)| (bound, side))
+    }
+
+    fn admit(
+        &self,
+        service: &Service,
+        flow: &Flow,
+        hash: FlowHash,
+        headers: Option<&Headers>,
+        now: Now,
+    ) -> Result<(Bound<'_>, Side, bool), DropReason> {
+        if flow.src.port == FTP_DATA {
+            return Err(DropReason::SourcePort20);
+        }
+        if !flow.src.address.is_host() {
+            return Err(DropReason::Martian);
+        }
         self.drop_under_pressure()?;
         let mut turn = service.turn();
         // Another worker may have made the same connection while this one waited for its turn.
-        if let Some((conn, side)) = self.shared.table.lookup(flow, hash).filter(|found| self.holds(found, headers, now))
-        {
-            return Ok((Bound::to(conn), side));
+        let found = self.shared.table.lookup(flow, hash);
+        let found = found.filter(|found| headers.is_none_or(|headers| self.holds(found, headers, now)));
+        if let Some((conn, side)) = found {
+            return Ok((Bound::to(conn), side, false));
         }
         let opening = Opening { flow, hash, service, policy: turn.policy(), now };
         let choice = match opening.policy.persistence {
@@ -71,14 +106,16 @@ impl Engine {
             real.bind();
             real.unbind(false);
             let server = Endpoint::new(real.endpoint().address, choice.port);
-            return Ok((Bound { real: choice.real, method: real.method(), server, conn: None }, Side::InOnly));
+            return Ok((Bound { real: choice.real, method: real.method(), server, conn: None }, Side::InOnly, true));
         }
         let mut conn = self.enter(&opening, choice).inspect_err(|_| self.shared.orphan(choice.parent))?;
         self.counters.opened.add(1);
         let side = if conn.status().flags.has(Flags::NO_OUTPUT) { Side::InOnly } else { Side::In };
-        // Counted as active before anybody else is scheduled.
-        self.track(&mut conn, side, headers, now);
-        Ok((Bound::to(conn), side))
+        if let Some(headers) = headers {
+            // Counted as active before anybody else is scheduled.
+            self.track(&mut conn, side, headers, now);
+        }
+        Ok((Bound::to(conn), side, true))
     }
 
     /// Why a packet of no connection and no service is dropped: is it a client's for a service that was removed a moment
@@ -92,19 +129,11 @@ impl Engine {
 
     /// May this packet open a connection? (IPVS-REFERENCE 3.2)
     fn may_open(&self, headers: &Headers) -> Result<(), DropReason> {
-        let flow = &headers.flow;
-        let switches = &self.shared.switches;
-        if flow.protocol == Protocol::TCP {
-            let starts = headers.tcp.has(TcpFlags::SYN) || switches.sloppy_tcp.is_on();
+        if headers.flow.protocol == Protocol::TCP {
+            let starts = headers.tcp.has(TcpFlags::SYN) || self.shared.switches.sloppy_tcp.is_on();
             if !starts || headers.tcp.has(TcpFlags::RST) {
                 return Err(DropReason::NoConnectionTcp);
             }
-        }
-        if flow.src.port == FTP_DATA {
-            return Err(DropReason::SourcePort20);
-        }
-        if !flow.src.address.is_host() {
-            return Err(DropReason::Martian);
         }
         Ok(())
     }

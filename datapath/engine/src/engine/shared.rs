@@ -1,0 +1,52 @@
+//! What all workers share: the tables, and what an operator sets while packets flow.
+//!
+//! Invariant: made once, at the start; nothing in it is ever replaced, only written through atomics or behind a lock of
+//! its own. The snapshot of the configuration is not here: each worker has its own reference to it.
+
+use crate::conn::{Fragments, Table, Timeouts};
+use crate::flow::HashKey;
+use crate::hop::Hops;
+use crate::real::{Arena, Generation};
+use crate::switches::Switches;
+
+/// How large the shared tables are made.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    /// Connections.
+    pub connections: u32,
+    /// Real servers, removed ones with connections included.
+    pub reals: usize,
+    /// Next hops.
+    pub hops: usize,
+}
+
+/// What all workers share.
+#[derive(Debug)]
+pub struct Shared {
+    /// Connections.
+    pub table: Table,
+    /// Real servers.
+    pub arena: Arena,
+    /// Next hops.
+    pub hops: Hops,
+    /// Timeouts in force.
+    pub timeouts: Timeouts,
+    /// Switches in force.
+    pub switches: Switches,
+    /// Packets in fragments.
+    pub fragments: Fragments,
+}
+
+impl Shared {
+    /// Empty tables of these sizes, hashed under this key.
+    pub fn new(sizes: Sizes, key: HashKey, generation: Generation) -> Self {
+        Shared {
+            table: Table::new(sizes.connections, key),
+            arena: Arena::new(sizes.reals, generation),
+            hops: Hops::new(sizes.hops),
+            timeouts: Timeouts::default(),
+            switches: Switches::default(),
+            fragments: Fragments::new(key),
+        }
+    }
+}
