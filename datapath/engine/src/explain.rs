@@ -12,6 +12,7 @@ use crate::forward::tun;
 use crate::hop::HopId;
 use crate::real::{Method, Path, RealId};
 use crate::route::Target;
+use crate::service::{Persistence, Service};
 use crate::snapshot::Snapshot;
 use crate::time::Now;
 
@@ -81,6 +82,30 @@ impl Narrator<'_> {
             text.push("  dropped (source_port_20): LVS never schedules connections from port 20".into());
             return;
         }
+        let policy = service.policy();
+        if let Some(template) =
+            policy.persistence.and_then(|persistence| self.template(service, flow, persistence, now))
+        {
+            let real = template.real();
+            text.push(format!(
+                "  persistence: the client's template leads to {} for {} s more; the scheduler is not asked",
+                self.shared.arena.get(real).endpoint(),
+                template.expires_in(now).div_ceil(1000)
+            ));
+            let own = self.shared.arena.get(real).endpoint().port;
+            let maps = own != 0 && flow.dst.port == service.key.port();
+            self.forwarding(
+                real,
+                self.shared.arena.get(real).method(),
+                if maps { own } else { flow.dst.port },
+                flow.dst,
+                text,
+            );
+            return;
+        }
+        if policy.one_packet && flow.protocol == Protocol::UDP {
+            text.push("  one-packet scheduling: the next packet may go elsewhere".into());
+        }
         let request = request(flow, self.shared.table.hash(flow), now);
         match service.preview(&self.shared.arena, &request) {
             Some(real) => {
@@ -107,6 +132,16 @@ impl Narrator<'_> {
                 text.push("  the client is told by an ICMP port unreachable".into());
             }
         }
+    }
+
+    /// The template that would lead a new connection, if it still leads anywhere.
+    fn template(&self, service: &Service, flow: &Flow, persistence: Persistence, now: Now) -> Option<Conn<'_>> {
+        let (key, _) = service.key.template(flow, persistence.mask);
+        let template = self.shared.table.template(&key)?;
+        let real = self.shared.arena.get(template.real());
+        let quiesced = self.shared.switches.expire_quiescent_template.is_on() && real.weight() == 0;
+        let lives = template.expires_in(now) > 0 || template.children() > 0;
+        (lives && real.is_available() && !quiesced).then_some(template)
     }
 
     fn unusable(&self, id: RealId) -> String {

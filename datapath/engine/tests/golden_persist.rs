@@ -315,3 +315,21 @@ fn ending_what_has_no_server() {
     let real = site.shared.arena.get(RealId(1));
     assert!(real.is_idle() && site.shared.table.len() == 8);
 }
+
+/// `xvs explain` tells of persistence what the next connection would meet: the scheduler, then the template.
+#[test]
+fn explain_tells_of_templates() {
+    let (site, _) = site(persistent(300, 32), VIP4);
+    let flow = |client: &str| xvs_engine::flow::Flow {
+        protocol: Protocol::TCP,
+        src: client.parse::<std::net::SocketAddr>().unwrap().into(),
+        dst: VIP4.parse::<std::net::SocketAddr>().unwrap().into(),
+    };
+    let told =
+        |client: &str| xvs_engine::explain::explain(&site.shared, site.engine.snapshot(), &flow(client), site.now);
+    assert!(told("198.51.100.7:1002").contains("rr picks 10.0.0.3:8080"), "{}", told("198.51.100.7:1002"));
+    opens(&site, "198.51.100.7:1001", VIP4);
+    let text = told("198.51.100.7:1002");
+    assert!(text.contains("template leads to 10.0.0.3:8080 for 300 s") && !text.contains("picks"), "{text}");
+    assert!(told("198.51.100.8:1").contains("rr picks 10.0.0.2:8080"));
+}
