@@ -48,6 +48,8 @@ reasons! {
     NoConnectionTcp = "no_connection_tcp";
     /// An IPsec packet (AH, ESP) whose client has no connection to port 500 of the VIP, which it would follow.
     NoConnectionIpsec = "no_connection_ipsec";
+    /// An SCTP packet that is no INIT belongs to no association: the entry timed out, or the director lost it.
+    NoConnectionSctp = "no_connection_sctp";
     /// A packet of a real server belongs to no connection: it is late, or the server talks to the client by itself.
     NoConnectionReply = "no_connection_reply";
     /// A new connection came from port 20 (FTP data), which LVS never schedules.

@@ -5,7 +5,7 @@
 
 use std::fmt::Write;
 
-use crate::conn::{Conn, Side, tcp};
+use crate::conn::{Conn, Side, state};
 use crate::engine::{Shared, request};
 use crate::flow::{Endpoint, Flow, Protocol};
 use crate::forward::tun;
@@ -37,7 +37,7 @@ struct Narrator<'a> {
 impl Narrator<'_> {
     fn connection(&self, conn: &Conn<'_>, side: Side, now: Now, text: &mut Vec<String>) {
         let state = match conn.protocol() {
-            Protocol::TCP => tcp::State::from_bits(conn.status().state).name(),
+            protocol @ (Protocol::TCP | Protocol::SCTP) => state::name(protocol, conn.status().state),
             _ => "established by its first packet",
         };
         text.push(format!(

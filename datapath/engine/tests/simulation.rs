@@ -130,7 +130,7 @@ impl Simulation {
                         }
                         Ip { body: Body::Tcp { flags, sequence }, ..packet }
                     }
-                    Body::Raw(_) => packet,
+                    Body::Sctp { .. } | Body::Raw(_) => packet,
                 }
             }
             _ => match self.draw(4) {

@@ -2,10 +2,10 @@
 
 use std::time::Instant;
 
-use xvs_engine::conn::{Conn, Flags, tcp};
+use xvs_engine::conn::{Conn, Flags, state};
 use xvs_engine::drop::DropReason;
 use xvs_engine::engine::Shared;
-use xvs_engine::flow::{Endpoint, Protocol};
+use xvs_engine::flow::Endpoint;
 use xvs_engine::real::Method;
 use xvs_engine::time::Now;
 
@@ -150,9 +150,7 @@ fn connection(shared: &Shared, conn: &Conn<'_>, now: Now) -> Connection {
     let state = match conn.protocol() {
         _ if conn.is_assured() => "ASSURED",
         _ if conn.is_template() => "NONE",
-        Protocol::TCP => tcp::State::from_bits(conn.status().state).name(),
-        Protocol::UDP => "UDP",
-        _ => "NONE",
+        protocol => state::name(protocol, conn.status().state),
     };
     let server = match conn.status().flags.method() {
         Method::Nat => conn.server(),

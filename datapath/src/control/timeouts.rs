@@ -1,6 +1,6 @@
 //! The timeouts of `--set`: three of those that the engine has.
 
-use xvs_engine::conn::tcp;
+use xvs_engine::conn::{Class, Slot, tcp};
 use xvs_engine::engine::Shared;
 
 use super::protocol::Timeouts;
@@ -9,9 +9,9 @@ use super::protocol::Timeouts;
 pub fn get(shared: &Shared) -> Timeouts {
     let timeouts = &shared.timeouts;
     Timeouts {
-        tcp: timeouts.tcp(tcp::State::Established),
-        tcpfin: timeouts.tcp(tcp::State::FinWait),
-        udp: timeouts.udp(),
+        tcp: timeouts.tcp(Class::DIRECTOR, tcp::State::Established),
+        tcpfin: timeouts.tcp(Class::DIRECTOR, tcp::State::FinWait),
+        udp: timeouts.udp(Class::DIRECTOR),
     }
 }
 
@@ -19,12 +19,12 @@ pub fn get(shared: &Shared) -> Timeouts {
 pub fn set(shared: &Shared, set: Timeouts) {
     let timeouts = &shared.timeouts;
     if set.tcp != 0 {
-        timeouts.set_tcp(tcp::State::Established, set.tcp);
+        timeouts.set(Class::DIRECTOR, Slot::tcp(tcp::State::Established), set.tcp);
     }
     if set.tcpfin != 0 {
-        timeouts.set_tcp(tcp::State::FinWait, set.tcpfin);
+        timeouts.set(Class::DIRECTOR, Slot::tcp(tcp::State::FinWait), set.tcpfin);
     }
     if set.udp != 0 {
-        timeouts.set_udp(set.udp);
+        timeouts.set(Class::DIRECTOR, Slot::UDP, set.udp);
     }
 }

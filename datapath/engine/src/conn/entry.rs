@@ -19,7 +19,7 @@ use crate::real::{Method, Path, RealId};
 use crate::time::Now;
 
 use super::table::{ConnId, NewConn};
-use super::{Side, tcp};
+use super::{Side, state};
 
 /// The entry is in use.
 const LIVE: u64 = 1 << 31;
@@ -357,9 +357,9 @@ impl<'t> Conn<'t> {
         (self.tail(tail::REPLY).load(Relaxed) >> 32) as u32
     }
 
-    /// Has the client of a TCP connection not yet finished the handshake?
+    /// Has the client not yet shown that it is there?
     pub(super) fn is_half_open(&self) -> bool {
-        self.protocol() == Protocol::TCP && tcp::State::from_bits(self.status().state).is_half_open()
+        state::is_half_open(self.protocol(), self.status().state)
     }
 
     /// Ends the connection; `false` if somebody else did, or it was another generation.

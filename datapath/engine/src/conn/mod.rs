@@ -4,6 +4,8 @@ mod entry;
 pub mod fragment;
 mod index;
 mod kinship;
+pub mod sctp;
+pub mod state;
 pub mod table;
 pub mod tcp;
 pub mod timeouts;
@@ -12,7 +14,7 @@ mod timer;
 pub use entry::{Conn, Flags, Status};
 pub use fragment::Fragments;
 pub use table::{ConnId, Full, NewConn, Sweep, Table};
-pub use timeouts::Timeouts;
+pub use timeouts::{Class, Slot, Timeouts};
 
 /// Which way a packet of a connection goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,7 +2,8 @@
 //!
 //! The director follows a connection well enough to know how long to remember it and whether it is *active* (counts
 //! for the least-connection schedulers). With NAT it sees both directions; with DR and TUN only the client's, and for
-//! those a table of its own makes the best of it.
+//! those a table of its own makes the best of it. Under `secure_tcp` a second set of tables is in force, which keeps
+//! connections of doubtful clients half open, in SYN_RECV and SYNACK, so that the defences find them.
 //!
 //! ```text
 //!            SYN            ACK                 FIN (client first, NAT)      FIN (server)
@@ -122,17 +123,41 @@ pub const fn event(flags: TcpFlags) -> Option<Event> {
     }
 }
 
-/// The state after a segment from this side. A segment without any flag closes.
+/// The state after a segment from this side, by the tables of `secure_tcp` or the usual ones. A segment without any flag
+/// closes.
 #[inline]
-pub fn next(side: Side, flags: TcpFlags, state: State) -> State {
+pub fn next(side: Side, flags: TcpFlags, state: State, secure: bool) -> State {
     match event(flags) {
-        Some(event) => TABLES[side as usize][event as usize][state as usize],
+        Some(event) => (if secure { &SECURE } else { &NORMAL })[side as usize][event as usize][state as usize],
         None => State::Close,
     }
 }
 
 /// By side, event (SYN, FIN, ACK, RST) and state.
-static TABLES: [[[State; 11]; 4]; 3] = {
+type Tables = [[[State; 11]; 4]; 3];
+
+/// The tables in force under `secure_tcp`: where they differ from the usual ones.
+static SECURE: Tables = {
+    use State::{Close as CL, Established as ES, SynAck as SA, SynRecv as SR};
+    const IN: usize = Side::In as usize;
+    const OUT: usize = Side::Out as usize;
+    const IN_ONLY: usize = Side::InOnly as usize;
+    const SYN: usize = Event::Syn as usize;
+    let mut tables = NORMAL;
+    tables[IN][SYN][SA as usize] = SA;
+    tables[IN][Event::Fin as usize][SA as usize] = SA;
+    tables[IN][Event::Ack as usize][SR as usize] = SR;
+    tables[IN][Event::Ack as usize][SA as usize] = SA;
+    tables[IN][Event::Rst as usize][SA as usize] = CL;
+    tables[OUT][SYN][SR as usize] = SA;
+    tables[OUT][SYN][SA as usize] = SA;
+    //                         NO  ES  SS  SR  FW  TW  CL  CW  LA  LI  SA
+    tables[IN_ONLY][SYN] = [SA, ES, ES, SR, SA, SA, SA, SA, SA, SA, SA];
+    tables
+};
+
+/// The usual tables.
+const NORMAL: Tables = {
     use State::{
         Close as CL, CloseWait as CW, Established as ES, FinWait as FW, LastAck as LA, Listen as LI, SynRecv as SR,
         SynSent as SS, TimeWait as TW,
@@ -175,7 +200,7 @@ mod tests {
 
     fn walk(steps: &[(Side, TcpFlags)]) -> Vec<State> {
         let step = |state: &mut State, &(side, flags): &(Side, TcpFlags)| {
-            *state = next(side, flags, *state);
+            *state = next(side, flags, *state, false);
             Some(*state)
         };
         steps.iter().scan(None, step).collect()
@@ -209,11 +234,11 @@ mod tests {
     /// Traps of the tables: a client's RST leaves SYN_RECV, a SYN leaves ESTABLISHED, no flags close.
     #[test]
     fn traps() {
-        assert_eq!(next(Side::In, RST, SynRecv), SynRecv);
-        assert_eq!(next(Side::InOnly, RST, SynRecv), SynRecv);
-        assert_eq!(next(Side::In, SYN, Established), Established);
-        assert_eq!(next(Side::In, TcpFlags(0), Established), Close);
-        assert_eq!(next(Side::In, FIN, None), Close);
+        assert_eq!(next(Side::In, RST, SynRecv, false), SynRecv);
+        assert_eq!(next(Side::InOnly, RST, SynRecv, false), SynRecv);
+        assert_eq!(next(Side::In, SYN, Established, false), Established);
+        assert_eq!(next(Side::In, TcpFlags(0), Established, false), Close);
+        assert_eq!(next(Side::In, FIN, None, false), Close);
     }
 
     /// RST wins over SYN, SYN over FIN, FIN over ACK, whatever else is set.

@@ -6,7 +6,7 @@
 //! Not here: when it is done.
 
 use super::Shared;
-use crate::conn::{Conn, Flags, tcp};
+use crate::conn::{Conn, Flags, sctp, tcp};
 use crate::flow::Protocol;
 use crate::time::Now;
 
@@ -73,6 +73,11 @@ impl Cull {
             Protocol::TCP => match tcp::State::from_bits(conn.status().state) {
                 tcp::State::SynRecv | tcp::State::SynAck => true,
                 tcp::State::Established => self.is_its_turn(conn, now),
+                _ => false,
+            },
+            Protocol::SCTP => match sctp::State::from_bits(conn.status().state) {
+                sctp::State::Init1 | sctp::State::Init => true,
+                sctp::State::Established => self.is_its_turn(conn, now),
                 _ => false,
             },
             _ => self.is_its_turn(conn, now),

@@ -6,7 +6,7 @@
 use std::cell::Cell;
 
 use super::{Bound, Engine, Verdict, hop_of, room_to};
-use crate::conn::Side;
+use crate::conn::{Side, state};
 use crate::drop::DropReason;
 use crate::flow::{Address, Flow, FlowHash, Protocol};
 use crate::forward::icmp::{self, Quote, Refusal};
@@ -14,7 +14,7 @@ use crate::forward::nat::End;
 use crate::forward::{decrement_ttl, reset, tun};
 use crate::real::{Method, Path};
 use crate::time::Now;
-use crate::wire::{Fragment, Headers, Packet, TcpFlags};
+use crate::wire::{Fragment, Headers, Packet};
 
 /// ICMP errors that a worker sends in a second at most, and at once.
 const ICMP_PER_SECOND: u64 = 1000;
@@ -118,7 +118,7 @@ impl Engine {
             DropReason::NoServer | DropReason::NoService => true,
             DropReason::NoConnectionTcp => switches.reset_unknown.is_on(),
             DropReason::ServerGone => switches.refuse_nodest.is_on(),
-            DropReason::NoConnectionReply => switches.nat_icmp_send.is_on() && !headers.tcp.has(TcpFlags::RST),
+            DropReason::NoConnectionReply => switches.nat_icmp_send.is_on() && !state::gives_up(&headers),
             _ => false,
         };
         match reason {

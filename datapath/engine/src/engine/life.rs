@@ -3,11 +3,11 @@
 //! Invariant: counts of the real server follow the connection's flags, by whoever wins the change of the flags.
 
 use super::{Engine, Shared};
-use crate::conn::{Conn, Flags, Side, Status, tcp};
+use crate::conn::{Class, Conn, Flags, Side, Status, state, tcp};
 use crate::drop::DropReason;
 use crate::flow::Protocol;
 use crate::time::Now;
-use crate::wire::{Headers, TcpFlags};
+use crate::wire::Headers;
 
 impl Engine {
     /// Does the packet belong to the connection that was found, or is that one over? An expired connection ends here,
@@ -35,7 +35,7 @@ impl Engine {
         if side == Side::Out {
             return false;
         }
-        let opens = headers.flow.protocol == Protocol::TCP && headers.tcp.has(TcpFlags::SYN);
+        let opens = state::begins(headers);
         let real = self.shared.arena.get(conn.real());
         if !opens && real.is_available() {
             return false;
@@ -55,27 +55,21 @@ impl Engine {
         if side != Side::Out {
             conn.count_packet();
         }
-        let flags = headers.tcp;
-        if conn.protocol() != Protocol::TCP {
-            if side == Side::Out {
-                self.shared.assure_parent(conn);
-            }
-            conn.touch(now, self.shared.timeouts.udp());
-            return;
-        }
+        let secure = self.shared.switches.secure_tcp_active.is_on();
         let changed = conn.update(|status| {
-            let state = tcp::next(side, flags, tcp::State::from_bits(status.state));
-            Status { state: state as u8, flags: status.flags.with(Flags::INACTIVE, !state.is_active()) }
+            let step = state::next(side, headers, status.state, secure);
+            Status { state: step.state, flags: status.flags.with(Flags::INACTIVE, !step.active) }
         });
         let Some((before, after)) = changed else { return };
         if before.flags.has(Flags::INACTIVE) != after.flags.has(Flags::INACTIVE) {
             self.shared.arena.get(conn.real()).set_active(before.flags.has(Flags::INACTIVE));
         }
-        let state = tcp::State::from_bits(after.state);
-        if before.state != after.state && state == tcp::State::Established {
+        let protocol = conn.protocol();
+        if state::assures(protocol, side, before.state, after.state) {
             self.shared.assure_parent(conn);
         }
-        conn.touch(now, self.shared.timeouts.tcp(state));
+        let class = Class::from_bits(conn.class());
+        conn.touch(now, self.shared.timeouts.get(class, state::slot(protocol, after.state)));
     }
 
     /// Under pressure, one of so many packets that would open a connection is dropped (`drop_packet`).
@@ -93,12 +87,9 @@ impl Engine {
 
 /// Is the connection in a state after which the client's port may open again?
 fn is_closing(conn: &Conn<'_>, mode: u32) -> bool {
-    let status = conn.status();
-    match tcp::State::from_bits(status.state) {
-        tcp::State::TimeWait | tcp::State::Close => true,
-        tcp::State::FinWait => mode & 2 != 0 && status.flags.has(Flags::NO_OUTPUT),
-        _ => false,
-    }
+    let (protocol, status) = (conn.protocol(), conn.status());
+    let one_way = || protocol == Protocol::TCP && mode & 2 != 0 && status.flags.has(Flags::NO_OUTPUT);
+    state::is_over(protocol, status.state) || one_way() && status.state == tcp::State::FinWait as u8
 }
 
 impl Shared {

@@ -7,7 +7,7 @@
 use xvs_sdk::Request;
 
 use super::{Bound, Engine, Shared};
-use crate::conn::{Conn, ConnId, Flags, NewConn, Side, Status, tcp};
+use crate::conn::{Conn, ConnId, Flags, NewConn, Side, Status, state};
 use crate::drop::DropReason;
 use crate::flow::{Address, Endpoint, Flow, FlowHash, Protocol};
 use crate::real::{Method, Path, RealId};
@@ -50,7 +50,7 @@ impl Engine {
         let Some(service) = self.snapshot.service(&headers.flow) else {
             return Err(self.stranger(headers));
         };
-        self.may_open(headers)?;
+        state::may_open(headers, &self.shared.switches)?;
         self.admit(service, &headers.flow, hash, Some(headers), now)
     }
 
@@ -127,17 +127,6 @@ impl Engine {
         if to_us { DropReason::NoService } else { DropReason::NoConnectionReply }
     }
 
-    /// May this packet open a connection? (IPVS-REFERENCE 3.2)
-    fn may_open(&self, headers: &Headers) -> Result<(), DropReason> {
-        if headers.flow.protocol == Protocol::TCP {
-            let starts = headers.tcp.has(TcpFlags::SYN) || self.shared.switches.sloppy_tcp.is_on();
-            if !starts || headers.tcp.has(TcpFlags::RST) {
-                return Err(DropReason::NoConnectionTcp);
-            }
-        }
-        Ok(())
-    }
-
     /// Asks the scheduler.
     pub(super) fn schedule(&self, turn: &mut Turn<'_>, opening: &Opening<'_>) -> Result<Choice, DropReason> {
         let Opening { flow, hash, service, now, .. } = *opening;
@@ -161,7 +150,7 @@ impl Engine {
             server: Endpoint::new(real.endpoint().address, choice.port),
             real: choice.real,
             service: opening.service.number,
-            status: Status { state: tcp::State::None as u8, flags: Flags::new(method) },
+            status: Status { state: state::FIRST, flags: Flags::new(method) },
             timeout_s: 3, // until the first packet's own state sets another
             reply_path,
             class: opening.policy.class,

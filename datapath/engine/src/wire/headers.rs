@@ -11,6 +11,7 @@
 use crate::drop::DropReason;
 use crate::flow::{Address, Endpoint, Family, Flow, Protocol};
 
+use super::sctp::{self, SctpChunks};
 use super::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_QINQ, ETHERTYPE_VLAN, get_u16};
 
 /// VLAN tags that a frame may carry: the customer's and the provider's.
@@ -103,6 +104,8 @@ pub struct Headers {
     pub flow: Flow,
     /// TCP's flags, 0 for others.
     pub tcp: TcpFlags,
+    /// SCTP's chunks, none for others.
+    pub sctp: SctpChunks,
 }
 
 impl Headers {
@@ -173,8 +176,8 @@ impl Headers {
             src: Endpoint::new(address(12), 0),
             dst: Endpoint::new(address(16), 0),
         };
-        let tcp = TcpFlags::default();
-        Ok(Headers { tags, family: Family::Inet, l3, l4, end: l3 + length, fragment, flow, tcp })
+        let (tcp, sctp) = (TcpFlags::default(), SctpChunks::default());
+        Ok(Headers { tags, family: Family::Inet, l3, l4, end: l3 + length, fragment, flow, tcp, sctp })
     }
 
     #[inline]
@@ -203,28 +206,33 @@ impl Headers {
             return Err(DropReason::Malformed);
         }
         let flow = Flow { protocol, src: Endpoint::new(src, 0), dst: Endpoint::new(dst, 0) };
-        Ok(Headers { tags, family: Family::Inet6, l3, l4, end, fragment, flow, tcp: TcpFlags::default() })
+        let (tcp, sctp) = (TcpFlags::default(), SctpChunks::default());
+        Ok(Headers { tags, family: Family::Inet6, l3, l4, end, fragment, flow, tcp, sctp })
     }
 
-    /// Reads ports and TCP flags; checks that the transport header's fixed part is all there.
+    /// Reads ports, TCP flags and SCTP chunks; checks that the transport header's fixed part is all there.
     #[inline]
     fn ports(mut self, frame: &[u8]) -> Result<Headers, DropReason> {
         let fixed = match self.flow.protocol {
             _ if matches!(self.fragment, Fragment::Later(_)) => return Ok(self),
             Protocol::TCP => 20,
             Protocol::UDP => 8,
-            Protocol::SCTP => 12,
+            Protocol::SCTP => sctp::COMMON,
             _ => return Ok(self),
         };
         let header = frame.get(self.l4..self.end).filter(|l4| l4.len() >= fixed).ok_or(DropReason::Truncated)?;
         self.flow.src.port = get_u16(header, 0);
         self.flow.dst.port = get_u16(header, 2);
-        if self.flow.protocol == Protocol::TCP {
-            let length = usize::from(header[12] >> 4) * 4;
-            if length < 20 || length > header.len() {
-                return Err(DropReason::Malformed);
+        match self.flow.protocol {
+            Protocol::TCP => {
+                let length = usize::from(header[12] >> 4) * 4;
+                if length < 20 || length > header.len() {
+                    return Err(DropReason::Malformed);
+                }
+                self.tcp = TcpFlags(header[13]);
             }
-            self.tcp = TcpFlags(header[13]);
+            Protocol::SCTP => self.sctp = SctpChunks::read(header),
+            _ => {}
         }
         Ok(self)
     }

@@ -3,9 +3,11 @@
 pub mod checksum;
 pub mod headers;
 pub mod packet;
+pub mod sctp;
 
 pub use headers::{Fragment, Headers, Tags, TcpFlags};
 pub use packet::Packet;
+pub use sctp::{SctpChunks, SctpEvent};
 
 /// A MAC address.
 pub type Mac = [u8; 6];

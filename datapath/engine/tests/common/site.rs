@@ -84,15 +84,17 @@ impl Site {
         site
     }
 
-    /// A director with a service on both VIPs for TCP and UDP, and one real server each, number 1 at `port`.
+    /// A director with a service on both VIPs for TCP, UDP and SCTP, and one real server each, number 1 at `port`.
     pub fn with_service(method: Method, port: u16) -> Self {
         let mut site = Site::new(1 << 12);
-        for vip in [VIP4, VIP6] {
-            for protocol in [Protocol::TCP, Protocol::UDP] {
-                let service = site.add_service(protocol, vip, "rr");
-                let server = if vip == VIP4 { format!("10.0.0.1:{port}") } else { format!("[fd00::1]:{port}") };
-                site.add_real(service, &server, method);
-            }
+        let both = |protocol| [(VIP4, protocol), (VIP6, protocol)];
+        let [tcp4, tcp6] = both(Protocol::TCP);
+        let [udp4, udp6] = both(Protocol::UDP);
+        let [sctp4, sctp6] = both(Protocol::SCTP);
+        for (vip, protocol) in [tcp4, udp4, tcp6, udp6, sctp4, sctp6] {
+            let service = site.add_service(protocol, vip, "rr");
+            let server = if vip == VIP4 { format!("10.0.0.1:{port}") } else { format!("[fd00::1]:{port}") };
+            site.add_real(service, &server, method);
         }
         site
     }
