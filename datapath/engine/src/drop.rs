@@ -72,6 +72,8 @@ reasons! {
     NeedsFragmentation = "needs_fragmentation";
     /// A later fragment whose first fragment was not seen.
     FragmentUnknown = "fragment_unknown";
+    /// NAT changes the port of an SCTP packet in fragments, whose checksum covers bytes that are elsewhere; give service and server one port.
+    FragmentSctp = "fragment_sctp";
     /// There is no route to the real server or back to the client.
     NoRoute = "no_route";
     /// The way leads through an interface that the director does not serve; add it to the configuration.

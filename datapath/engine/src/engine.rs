@@ -243,7 +243,7 @@ impl Engine {
         let (l3, family, tags) = (headers.l3, headers.family, headers.tags);
         let (l3, family) = match method {
             Method::Nat => {
-                nat::rewrite(packet.bytes_mut(), &mut headers, End::Destination, bound.server);
+                nat::rewrite(packet.bytes_mut(), &mut headers, End::Destination, bound.server)?;
                 (l3, family)
             }
             Method::Dr => (l3, family),
@@ -279,7 +279,7 @@ impl Engine {
         }
         decrement_ttl(packet.bytes_mut(), &headers);
         if conn.status().flags.method() == Method::Nat {
-            nat::rewrite(packet.bytes_mut(), &mut headers, End::Source, conn.virtual_endpoint());
+            nat::rewrite(packet.bytes_mut(), &mut headers, End::Source, conn.virtual_endpoint())?;
         }
         if !conn.is_current() {
             return Err(DropReason::ConnectionEnded);

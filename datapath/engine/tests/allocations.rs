@@ -96,6 +96,9 @@ fn forwarding_does_not_allocate() {
             for flags in [SYN, ACK, FIN | ACK, ACK, RST, SYN] {
                 is_free(&from_client(&tcp(client, vip, flags).bytes()), IN);
             }
+            for chunk in [1, 10, 0] {
+                is_free(&from_client(&sctp(client, vip, &[chunk, 0, 0, 200].repeat(50)).bytes()), IN);
+            }
             let datagram = udp(client, vip, &[0; 200]);
             is_free(&from_client(&datagram.bytes()), IN);
             is_free(&from_client(&datagram.fragments(80)[0]), IN);

@@ -14,7 +14,7 @@ use xvs_engine::forward::decrement_ttl;
 use xvs_engine::forward::icmp::Quote;
 use xvs_engine::forward::nat::{self, End};
 use xvs_engine::real::Method;
-use xvs_engine::wire::Headers;
+use xvs_engine::wire::{Headers, SctpEvent};
 
 fn methods() -> impl Strategy<Value = Method> {
     prop_oneof![Just(Method::Nat), Just(Method::Dr), Just(Method::Tun)]
@@ -30,9 +30,9 @@ fn hosts(v4: bool) -> impl Strategy<Value = SocketAddr> {
 
 /// A valid packet of a client to the VIP of its family.
 fn packets() -> impl Strategy<Value = Ip> {
-    let parts = (any::<bool>(), any::<bool>(), vec(any::<u8>(), 0..300), 2u8.., any::<u8>());
+    let parts = (any::<bool>(), 0u8..3, vec(any::<u8>(), 0..300), 2u8.., any::<u8>());
     let more = (any::<bool>(), any::<u16>(), 0usize..=3, any::<u32>(), 0u8..4);
-    (parts, more).prop_flat_map(|((v4, tcp, payload, ttl, class), (dont_fragment, id, options, sequence, zero))| {
+    (parts, more).prop_flat_map(|((v4, kind, payload, ttl, class), (dont_fragment, id, options, sequence, zero))| {
         hosts(v4).prop_map(move |src| Ip {
             src,
             dst: if v4 { VIP4 } else { VIP6 }.parse().unwrap(),
@@ -42,11 +42,13 @@ fn packets() -> impl Strategy<Value = Ip> {
             id,
             options: if v4 { vec![1; options * 4] } else { vec![] },
             first_extension: None,
-            body: match tcp {
-                true => Body::Tcp { flags: SYN, sequence },
-                false => Body::Udp { checksum: !v4 || zero > 0 },
+            body: match kind {
+                0 => Body::Tcp { flags: SYN, sequence },
+                1 => Body::Udp { checksum: !v4 || zero > 0 },
+                _ => Body::Sctp { tag: sequence },
             },
-            payload: payload.clone(),
+            // An association is opened by INIT, whatever follows.
+            payload: if kind == 2 { [&[1, 0, 0, 4][..], &payload].concat() } else { payload.clone() },
         })
     })
 }
@@ -60,7 +62,8 @@ fn near_frames() -> impl Strategy<Value = Vec<u8>> {
         Just(&[0x81, 0, 0, 1, 0x08, 0, 0x46][..]),
         Just(&[0x88, 0xa8, 0, 1, 0x81, 0, 0, 2, 0x86, 0xdd, 0x60][..]),
     ];
-    let nexts = prop_oneof![Just(0u8), Just(1), Just(6), Just(17), Just(43), Just(44), Just(51), Just(58), Just(60)];
+    let nexts =
+        prop_oneof![Just(0u8), Just(1), Just(6), Just(17), Just(43), Just(44), Just(51), Just(58), Just(60), Just(132)];
     (heads, nexts, vec(any::<u8>(), 0..160)).prop_map(|(head, next, mut tail)| {
         let v6 = head.contains(&0xdd);
         let at = if v6 { 5 } else { 8 };
@@ -92,6 +95,29 @@ proptest! {
         }
     }
 
+    /// No chunk of an SCTP packet, whatever its type and length, panics or is looked for beyond the packet's end; and what
+    /// is read is what a walk over the chunks finds.
+    #[test]
+    fn chunks_never_panic(kind in prop_oneof![any::<u8>(), 10u8..12], length in prop_oneof![any::<u16>(), 0u16..40],
+                          tail in vec(prop_oneof![Just(6u8), any::<u8>()], 0..40), cut in 0usize..56) {
+        let chunks = [&[kind, 0][..], &length.to_be_bytes(), &tail].concat();
+        let mut ip = sctp(CLIENT4, VIP4, &chunks).bytes();
+        ip.truncate(32 + cut.min(chunks.len()));
+        let total = ip.len() as u16;
+        ip[2..4].copy_from_slice(&total.to_be_bytes());
+        let padded = [&ip[..], &[6; 40]].concat(); // the link's padding is no chunk
+        let read = Headers::parse(&from_client(&padded)).unwrap().sctp;
+        prop_assert_eq!(read, Headers::parse(&from_client(&ip)).unwrap().sctp);
+        let chunks = &ip[32..];
+        let second = usize::from(length).div_ceil(4) * 4;
+        let aborted = matches!(kind, 10 | 11) && length >= 4 && chunks.len() >= second + 4 && chunks[second] == 6;
+        prop_assert_eq!(read.first().is_some(), chunks.len() >= 4);
+        if read.first().is_some() {
+            prop_assert_eq!(read.event() == Some(SctpEvent::Abort), aborted || kind == 6);
+            prop_assert_eq!(read.first() == Some(SctpEvent::Abort), kind == 6);
+        }
+    }
+
     /// Parser and oracle agree: what etherparse reads of a whole packet is what the engine reads.
     #[test]
     fn parse_reads_what_was_written(packet in packets()) {
@@ -115,7 +141,7 @@ proptest! {
         for to in [server, vip] {
             let mut headers = Headers::parse(&frame).unwrap();
             decrement_ttl(&mut frame, &headers);
-            nat::rewrite(&mut frame, &mut headers, End::Destination, to);
+            prop_assert_eq!(nat::rewrite(&mut frame, &mut headers, End::Destination, to), Ok(()));
             prop_assert_eq!(headers.flow.dst, to);
             prop_assert_eq!(&Headers::parse(&frame).unwrap(), &headers);
             prop_assert_eq!(verify(&frame), Ok(()));
@@ -195,8 +221,9 @@ fn truncations_do_no_harm() {
             let error = icmp_error(router, to, numbers, 0, &answer.bytes());
             let datagram = udp(client, vip, &[5; 64]);
             let [first, later] = datagram.fragments(32);
+            let association = sctp(client, vip, &[1, 0, 0, 20, 0, 0, 0, 1, 0, 0, 0x10, 0, 0, 1, 0, 1, 0, 0, 0, 1]);
             let tags = [[0x88, 0xa8, 0, 1], [0x81, 0, 0, 2]];
-            for ip in [segment.bytes(), datagram.bytes(), error.bytes(), first, later] {
+            for ip in [segment.bytes(), datagram.bytes(), association.bytes(), error.bytes(), first, later] {
                 let whole = frame(FRONT, GATEWAY, &tags, &ip);
                 assert!(!matches!(site.forward(&whole).0, Verdict::Drop(_)), "{method:?}");
                 for length in 0..whole.len() {

@@ -3,13 +3,17 @@
 //! A veth or virtio sender with checksum offload puts the sum of the pseudo-header into the TCP or UDP checksum field
 //! and leaves the rest to its device. A packet that goes from such a sender through AF_XDP reaches the other side with
 //! that half sum and is thrown away there. So it is recognised and completed here, and nobody needs `ethtool -K tx off`.
+//! With SCTP such a sender leaves zeros. A sender that means them as "no checksum" (RFC 9653) is as well served: whoever
+//! takes zeros takes a right checksum too.
 //!
 //! Invariant: a packet with a valid checksum comes out as it went in: if a valid checksum happens to equal the half
-//! sum (one in 65,536), completing it computes the very same value.
+//! sum (one in 65,536; with SCTP one in 2^32 is zero), completing it computes the very same value.
 
 use crate::flow::Protocol;
 use crate::wire::checksum::Sum;
 use crate::wire::{Fragment, Headers, get_u16, put_u16};
+
+use super::crc32c;
 
 /// Where the checksum stands in the transport header.
 #[inline]
@@ -33,10 +37,18 @@ pub(super) fn compute(frame: &[u8], headers: &Headers, field: usize) -> u16 {
 /// Completes the checksum if it is partial. `true` if it was.
 #[inline]
 pub fn complete(frame: &mut [u8], headers: &Headers) -> bool {
-    let Some(field) = field(headers.flow.protocol) else { return false };
     if headers.fragment != Fragment::Whole {
         return false;
     }
+    if headers.flow.protocol == Protocol::SCTP {
+        let packet = &mut frame[headers.l4..headers.end];
+        let partial = crc32c::get(packet) == [0; 4];
+        if partial {
+            crc32c::put(packet, crc32c::compute(packet));
+        }
+        return partial;
+    }
+    let Some(field) = field(headers.flow.protocol) else { return false };
     let at = headers.l4 + field;
     let flow = &headers.flow;
     let length = headers.end - headers.l4;

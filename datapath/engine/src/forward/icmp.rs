@@ -160,7 +160,7 @@ impl Quote {
 
     /// Translates the error: `end` of the error itself, and the other end of the packet it quotes, become `new`.
     pub fn translate(mut self, frame: &mut [u8], headers: &mut Headers, end: End, new: Endpoint) {
-        nat::rewrite(frame, headers, end, new);
+        nat::rewrite_address(frame, headers, end, new);
         let other = if end == End::Source { End::Destination } else { End::Source };
         translate_quoted(&mut frame[self.at..headers.end], &mut self.headers, other, new);
         put_u16(frame, headers.l4 + 2, 0);
@@ -176,8 +176,6 @@ fn translate_quoted(quoted: &mut [u8], headers: &mut Headers, end: End, new: End
     if headers.flow.protocol.has_ports() && quoted.len() >= at + 2 {
         put_u16(quoted, at, new.port);
     }
-    // As for a later fragment: addresses and the IP header's checksum, nothing behind them.
-    headers.fragment = Fragment::Later(0);
-    nat::rewrite(quoted, headers, end, new);
+    nat::rewrite_address(quoted, headers, end, new);
     debug_assert!(headers.family == Family::Inet6 || get_u16(quoted, 0) >> 12 == 4);
 }

@@ -4,6 +4,7 @@
 //! hop is decided elsewhere.
 
 pub mod checksum;
+pub mod crc32c;
 pub mod icmp;
 pub mod link;
 pub mod nat;
