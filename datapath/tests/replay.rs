@@ -14,7 +14,7 @@ use serde_json::Value;
 use xvs::cli::Replay;
 use xvs::replay::{ReplayError, replay};
 
-use frames::{ACK, FIN, RST, SYN, Told, tcp, udp};
+use frames::{ACK, FIN, RST, SYN, Told, sctp, tcp, udp};
 
 const CLIENT: &str = "198.51.100.7:40000";
 const WEB: &str = "192.0.2.10:80";
@@ -176,6 +176,37 @@ fn direct_routing_changes_the_link_only() {
     let sent = directory.told();
     assert_eq!((sent[0].to, sent[0].ttl, sent[0].dst.as_str()), (GATEWAY, 63, WEB));
     assert_eq!((sent[1].payload.as_slice(), sent[1].dst.as_str()), (&b"query"[..], DNS));
+}
+
+/// Guards SCTP from the configuration to the wire: an association by NAT to another port, both ways with right
+/// checksums, and what is dropped because nobody opened it.
+#[test]
+fn an_sctp_association() {
+    let directory = Directory::new("sctp");
+    let server = "[[service.server]]\naddress = \"10.0.0.4:9899\"\nmethod = \"nat\"\n";
+    directory.site(&format!("[[service]]\nprotocol = \"sctp\"\naddress = \"192.0.2.10:5060\"\n{server}"));
+    let (vip, init, data) = ("192.0.2.10:5060", [1, 0, 0, 4], [0, 3, 0, 8, b'd', b'a', b't', b'a']);
+    directory.capture(&[
+        (0, sctp(CLIENT, vip, &data)),
+        (1, sctp(CLIENT, vip, &init)),
+        (2, sctp("10.0.0.4:9899", CLIENT, &[2, 0, 0, 4])),
+        (3, sctp(CLIENT, vip, &data)),
+    ]);
+    assert_eq!(directory.replay(), "4 frames: 3 sent, 1 dropped; 1 connections at the end\n");
+    let expected = |src: &str, dst: &str, payload: &[u8]| Told {
+        to: GATEWAY,
+        protocol: 132,
+        src: src.into(),
+        dst: dst.into(),
+        ttl: 63,
+        payload: payload.into(),
+    };
+    let inside = "10.0.0.4:9899";
+    let sent = [expected(CLIENT, inside, &init), expected(vip, CLIENT, &[2, 0, 0, 4]), expected(CLIENT, inside, &data)];
+    assert_eq!(directory.told(), sent);
+    let verdicts = directory.verdicts();
+    assert_eq!(verdicts[0]["reason"], "no_connection_sctp");
+    assert_eq!(verdicts[1]["flow"], format!("SCTP {CLIENT} -> {vip}"));
 }
 
 /// Guards tunnels: the client's packet comes out whole, wrapped from the documentation's address to the server.

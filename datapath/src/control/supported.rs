@@ -6,7 +6,7 @@
 
 use xvs_engine::sched::Builtin;
 
-use super::protocol::{Method, Protocol, Refusal, RefusalKind, ServerSpec, ServiceId, ServiceSpec, Tunnel};
+use super::protocol::{Method, Refusal, RefusalKind, ServerSpec, ServiceId, ServiceSpec, Tunnel};
 use crate::config::{ServiceState, rules};
 
 /// May this service be added, or an existing one be changed to it? Gives its scheduler.
@@ -15,10 +15,8 @@ use crate::config::{ServiceState, rules};
 /// It breaks a rule, or asks for what this version does not serve.
 pub fn service(spec: &ServiceSpec) -> Result<Builtin, Refusal> {
     rules::check_service(spec, Builtin::NAMES)?;
-    let is_sctp = matches!(spec.id, ServiceId::Address { protocol: Protocol::Sctp, .. });
     let missing = [
         (matches!(spec.id, ServiceId::Mark { .. }), "firewall-mark services are"),
-        (is_sctp, "SCTP services are"),
         (spec.engine.is_some(), "persistence engines (--pe) are"),
     ];
     if let Some((_, what)) = missing.into_iter().find(|(asked, _)| *asked) {

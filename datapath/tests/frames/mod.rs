@@ -88,6 +88,24 @@ pub fn udp(src: &str, dst: &str, payload: &[u8]) -> Vec<u8> {
     ethernet(&ip(17, *src.ip(), *dst.ip(), &segment))
 }
 
+/// CRC32c bit by bit.
+fn crc32c(bytes: &[u8]) -> u32 {
+    let step = |crc: u32, byte: &u8| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| crc >> 1 ^ if crc & 1 == 1 { 0x82f6_3b78 } else { 0 })
+    };
+    !bytes.iter().fold(!0, step)
+}
+
+/// An SCTP packet in a frame.
+pub fn sctp(src: &str, dst: &str, chunks: &[u8]) -> Vec<u8> {
+    let (src, dst) = (v4(src), v4(dst));
+    let ports = [src.port().to_be_bytes(), dst.port().to_be_bytes()].concat();
+    let mut packet = [&ports[..], &[0, 0, 0, 9, 0, 0, 0, 0], chunks].concat();
+    let sum = crc32c(&packet);
+    packet[8..12].copy_from_slice(&sum.to_le_bytes());
+    ethernet(&ip(132, *src.ip(), *dst.ip(), &packet))
+}
+
 /// What a frame says: destination MAC, protocol, addresses, TTL, payload of the transport. Every checksum is verified.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Told {
@@ -116,8 +134,17 @@ pub fn read_ip(to: [u8; 6], ip: &[u8]) -> Told {
         return Told { to, protocol, src, dst, ttl: ip[8], payload: segment.to_vec() };
     }
     let port = |at: usize| u16::from_be_bytes([segment[at], segment[at + 1]]);
-    assert_eq!(checksum(&[&pseudo(protocol, src, dst, segment.len()), segment]), 0, "the transport's checksum");
-    let start = if protocol == 6 { usize::from(segment[12] >> 4) * 4 } else { 8 };
+    if protocol == 132 {
+        let sum = crc32c(&[&segment[..8], &[0; 4], &segment[12..]].concat());
+        assert_eq!(segment[8..12], sum.to_le_bytes(), "SCTP's checksum");
+    } else {
+        assert_eq!(checksum(&[&pseudo(protocol, src, dst, segment.len()), segment]), 0, "the transport's checksum");
+    }
+    let start = match protocol {
+        6 => usize::from(segment[12] >> 4) * 4,
+        132 => 12,
+        _ => 8,
+    };
     Told {
         to,
         protocol,
