@@ -206,6 +206,11 @@ impl Service {
         }
     }
 
+    /// Sets for how long its scheduler remembers, if it does.
+    pub fn remember_for(&self, lblc_s: u32, lblcr_s: u32) {
+        self.pool().scheduler.remember_for(lblc_s, lblcr_s);
+    }
+
     /// Adds a server, in front of all others.
     pub fn add(&self, arena: &Arena, real: RealId) {
         let pool = &mut *self.pool();

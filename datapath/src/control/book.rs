@@ -131,6 +131,7 @@ impl Book {
         let number = self.next_number;
         self.next_number += 1;
         let service = Arc::new(Service::new(number, keys::service(&id), scheduler, keys::policy(&spec)));
+        remember(&self.shared, &service);
         // A removed one with this key may still have its packets steered.
         let steered = self.lingering.remove(&id);
         self.entries.insert(number, Entry::new(spec, service, steered));
@@ -183,6 +184,7 @@ impl Book {
         let Book { shared, entries, numbers, .. } = self;
         if let Some(entry) = numbers.get(&spec.id).and_then(|number| entries.get_mut(number)) {
             entry.service.edit(&shared.arena, scheduler, keys::policy(&spec));
+            remember(shared, &entry.service);
             entry.spec = spec;
         }
         Ok(())
@@ -379,6 +381,11 @@ impl Book {
         Ok(())
     }
 
+    /// Tells all schedulers that remember for how long, after that was changed.
+    pub fn remember(&self) {
+        self.entries().for_each(|entry| remember(&self.shared, &entry.service));
+    }
+
     /// Takes a sample for the rates, every [`PERIOD_S`](super::estimate::PERIOD_S) seconds.
     pub fn sample(&mut self) {
         self.entries.values_mut().for_each(|entry| entry.sample(&self.counters));
@@ -388,6 +395,11 @@ impl Book {
     pub fn view(&self, entry: &Entry, path: impl Fn(RealId) -> String) -> protocol::Service {
         entry.view(&self.shared.arena, &self.counters, path)
     }
+}
+
+/// Tells a service's scheduler for how long to remember, if it does.
+fn remember(shared: &Shared, service: &Service) {
+    service.remember_for(shared.switches.lblc_expiration.get(), shared.switches.lblcr_expiration.get());
 }
 
 /// Lets the workers have the answers of a NAT server, if they do not have them already.

@@ -164,11 +164,20 @@ pub(super) struct Cache<V> {
     looks: u64,
     /// The bucket where the last look ended.
     rover: usize,
+    /// Idle for so long, an entry goes at a full look.
+    expiration_s: u64,
 }
 
 impl<V> Default for Cache<V> {
     fn default() -> Self {
-        Cache { buckets: Vec::new(), entries: Lists::default(), look_s: None, looks: 0, rover: 0 }
+        Cache {
+            buckets: Vec::new(),
+            entries: Lists::default(),
+            look_s: None,
+            looks: 0,
+            rover: 0,
+            expiration_s: EXPIRATION_S,
+        }
     }
 }
 
@@ -177,6 +186,16 @@ impl<V: Copy> Cache<V> {
     pub(super) fn reserve(&mut self) {
         self.buckets.resize(1 << BUCKET_BITS, END);
         self.entries.reserve(LIMIT);
+    }
+
+    /// Seconds after which an idle entry goes.
+    pub(super) fn expiration_s(&self) -> u64 {
+        self.expiration_s
+    }
+
+    /// Sets them.
+    pub(super) fn expire_after(&mut self, seconds: u64) {
+        self.expiration_s = seconds;
     }
 
     fn bucket(address: &[u8; 16]) -> usize {
@@ -206,7 +225,7 @@ impl<V: Copy> Cache<V> {
     pub(super) fn look(&mut self, now_s: u64, mut release: impl FnMut(V)) {
         let mut due = *self.look_s.get_or_insert(now_s + LOOK_S);
         // The looks of two days are enough to forget everything; leaving out whole rounds keeps the rhythm.
-        let silence_s = now_s.saturating_sub(due).saturating_sub(2 * EXPIRATION_S);
+        let silence_s = now_s.saturating_sub(due).saturating_sub(2 * self.expiration_s);
         due += silence_s / (LOOKS * LOOK_S) * (LOOKS * LOOK_S);
         while due <= now_s {
             let used = self.entries.used();
@@ -214,7 +233,7 @@ impl<V: Copy> Cache<V> {
                 self.looks = 0;
                 // Of several full looks that are due the last one does the work of all.
                 if due + LOOKS * LOOK_S > now_s {
-                    self.sweep(due, EXPIRATION_S, usize::MAX, &mut release);
+                    self.sweep(due, self.expiration_s, usize::MAX, &mut release);
                 }
             } else if used > SOFT_LIMIT {
                 let goal = ((used - SOFT_LIMIT) * 4 / 3).min(SOFT_LIMIT / 2);

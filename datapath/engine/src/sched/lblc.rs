@@ -23,6 +23,13 @@ pub struct Locality {
     cache: Cache<Member>,
 }
 
+impl Locality {
+    /// Sets for how many seconds an idle address is remembered.
+    pub(super) fn remember_for(&mut self, seconds: u64) {
+        self.cache.expire_after(seconds);
+    }
+}
+
 impl Scheduler for Locality {
     fn reals_changed<R: Reals + ?Sized>(&mut self, _reals: &R, _change: Change) {
         self.cache.reserve();
@@ -150,5 +157,19 @@ mod tests {
         assert_eq!(bench.ask(&Request { now_s: EXPIRATION_S - 1, ..to(1) }), "B");
         assert_eq!(bench.ask(&Request { now_s: 2 * EXPIRATION_S - 2, ..to(1) }), "B");
         assert_eq!(bench.ask(&Request { now_s: 3 * EXPIRATION_S + 1800, ..to(1) }), "A");
+    }
+
+    /// `lblc_expiration` is how long an idle address is remembered: with an hour it is forgotten far before a day is over.
+    #[test]
+    fn what_is_remembered_for_an_hour_goes_after_it() {
+        let asked = |expiration_s: Option<u64>| {
+            let mut scheduler = Locality::default();
+            expiration_s.into_iter().for_each(|seconds| scheduler.remember_for(seconds));
+            let mut bench = Bench::new(scheduler, &[("A", 4), ("B", 4)]);
+            let first = bench.ask(&to(1));
+            bench.load(&first, 3, 3);
+            (first == bench.ask(&Request { now_s: 3 * 3600 + 1800, ..to(1) }), first)
+        };
+        assert_eq!((asked(None).0, asked(Some(3600)).0), (true, false));
     }
 }

@@ -15,7 +15,7 @@
 
 use xvs_sdk::{Change, Reals, Request, Scheduler};
 
-use super::cache::{Cache, END, EXPIRATION_S, Lists, Member, is_hot};
+use super::cache::{Cache, END, Lists, Member, is_hot};
 use super::wlc::{self, Load};
 
 /// Members of all sets of a service: more than two for each address that can be remembered.
@@ -91,6 +91,13 @@ fn load<R: Reals + ?Sized>(reals: &R, index: usize) -> Load {
     Load { index, cost: reals.overhead(index), weight: reals.weight(index) }
 }
 
+impl LocalityWithReplication {
+    /// Sets for how many seconds an idle address is remembered, and after how many an unchanged set shrinks.
+    pub(super) fn remember_for(&mut self, seconds: u64) {
+        self.cache.expire_after(seconds);
+    }
+}
+
 impl Scheduler for LocalityWithReplication {
     fn reals_changed<R: Reals + ?Sized>(&mut self, _reals: &R, _change: Change) {
         self.cache.reserve();
@@ -98,7 +105,7 @@ impl Scheduler for LocalityWithReplication {
     }
 
     fn pick<R: Reals + ?Sized>(&mut self, request: &Request, reals: &R) -> Option<usize> {
-        let now_s = request.now_s;
+        let (now_s, expiration_s) = (request.now_s, self.cache.expiration_s());
         let members = &mut self.members;
         self.cache.look(now_s, |mut set| members.retain(&mut set.head, |_| false));
         let choose = || wlc::least(reals, |index| reals.overhead(index));
@@ -112,7 +119,7 @@ impl Scheduler for LocalityWithReplication {
             return Some(index);
         };
         let least = set.least(members, reals);
-        if set.size > 1 && now_s > set.changed_s + EXPIRATION_S {
+        if set.size > 1 && now_s > set.changed_s + expiration_s {
             set.shrink(members, reals, now_s);
         }
         if let Some(index) = least.filter(|&index| !is_hot(reals, index)) {
@@ -126,6 +133,7 @@ impl Scheduler for LocalityWithReplication {
 
 #[cfg(test)]
 mod tests {
+    use super::super::cache::EXPIRATION_S;
     use super::super::tests::{Bench, to_v4};
     use super::*;
 

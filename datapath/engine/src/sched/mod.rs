@@ -78,6 +78,15 @@ builtins! {
 }
 
 impl Builtin {
+    /// Sets for how long `lblc` and `lblcr` remember (`lblc_expiration`, `lblcr_expiration`); others remember nothing.
+    pub fn remember_for(&mut self, lblc_s: u32, lblcr_s: u32) {
+        match self {
+            Builtin::Locality(scheduler) => scheduler.remember_for(lblc_s.into()),
+            Builtin::LocalityWithReplication(scheduler) => scheduler.remember_for(lblcr_s.into()),
+            _ => {}
+        }
+    }
+
     /// May this pick of it stand? A usable server may. `lblc` may also send an address to the server where it was,
     /// although that is at its threshold: the kernel's habit.
     pub fn accepts<R: Reals + ?Sized>(&self, reals: &R, index: usize) -> bool {
