@@ -167,7 +167,7 @@ mod tests {
             expiration_s.into_iter().for_each(|seconds| scheduler.remember_for(seconds));
             let mut bench = Bench::new(scheduler, &[("A", 4), ("B", 4)]);
             let first = bench.ask(&to(1));
-            bench.load(&first, 3, 3);
+            bench.load(first, 3, 3);
             (first == bench.ask(&Request { now_s: 3 * 3600 + 1800, ..to(1) }), first)
         };
         assert_eq!((asked(None).0, asked(Some(3600)).0), (true, false));
