@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::control::protocol::Protocol;
+use crate::control::protocol::{Assignment, Protocol};
 
 /// A layer-4 load balancer: Linux Virtual Server's work, on AF_XDP.
 ///
@@ -33,6 +33,9 @@ pub enum Command {
     Drops(Output),
     /// Tell what would happen to a packet, and why.
     Explain(Explain),
+    /// Read and change the settings that LVS has as net.ipv4.vs.*, and xvs's own.
+    #[command(subcommand)]
+    Sysctl(Sysctl),
     /// Check a configuration file; changes nothing and needs no director.
     Check {
         /// The file.
@@ -80,6 +83,38 @@ pub enum Log {
     Human,
     /// One JSON object a line.
     Json,
+}
+
+/// `xvs sysctl`
+#[derive(Debug, Subcommand)]
+pub enum Sysctl {
+    /// List the settings that act, with their effect.
+    List {
+        /// List also those that are known and have no effect here, with the reason.
+        #[arg(long)]
+        all: bool,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print settings as sysctl(8) does.
+    Get {
+        /// Which ones: net.ipv4.vs.NAME, net/ipv4/vs/NAME, or NAME.
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+        /// Print the values only.
+        #[arg(short = 'n', long)]
+        values: bool,
+    },
+    /// Change settings: all of them, or none.
+    Set {
+        /// Which ones, and to what.
+        #[arg(required = true, value_name = "NAME=VALUE", value_parser = assignment)]
+        assignments: Vec<Assignment>,
+        /// Print the values only.
+        #[arg(short = 'n', long)]
+        values: bool,
+    },
 }
 
 /// A listing.
@@ -130,5 +165,15 @@ fn protocol(text: &str) -> Result<Protocol, String> {
         "udp" => Ok(Protocol::Udp),
         "sctp" => Ok(Protocol::Sctp),
         _ => Err("it must be tcp, udp or sctp".to_owned()),
+    }
+}
+
+/// `NAME=VALUE`, with blanks around the sign as in sysctl.conf.
+fn assignment(text: &str) -> Result<Assignment, String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.trim().is_empty() => {
+            Ok(Assignment { name: name.trim().to_owned(), value: value.trim().to_owned() })
+        }
+        _ => Err("it must be NAME=VALUE, as in drop_entry=1".to_owned()),
     }
 }

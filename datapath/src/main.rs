@@ -8,10 +8,10 @@ use clap::Parser;
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
-use xvs::cli::{Cli, Command, Log};
+use xvs::cli::{Cli, Command, Log, Sysctl};
 use xvs::config::Desired;
 use xvs::control::client::{self, Client, ClientError};
-use xvs::control::protocol::{Action, Answer};
+use xvs::control::protocol::{Action, Answer, Standing};
 use xvs::control::supported;
 use xvs::{render, replay, run};
 use xvs_engine::sched::Builtin;
@@ -91,6 +91,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
                 _ => None,
             })
         }
+        Command::Sysctl(command) => sysctl(control, command),
         Command::Check { file, json } => check(&file, json),
         Command::Apply { file, dry_run, json } => {
             let document = run::read_text(&file).map_err(failure)?;
@@ -120,11 +121,51 @@ fn validate(file: &Path, text: &str) -> Result<Desired, Failure> {
     let desired = desired.map_err(|problems| failure(problems.into()))?;
     let refusals = supported::refusals(desired.services());
     if refusals.is_empty() {
+        note(desired.notes().iter().map(ToString::to_string));
         return Ok(desired);
     }
     let lines: Vec<String> =
         refusals.iter().map(|refusal| format!("{}: {}", file.display(), refusal.message)).collect();
     Err(failure(run::RunError::Configuration(lines.join("\n"))))
+}
+
+fn sysctl(control: Option<PathBuf>, command: Sysctl) -> Result<(), Failure> {
+    let lines = |answer: &Answer, values: bool| match answer {
+        Answer::Settings(states) => Some(render::settings(states, values)),
+        _ => None,
+    };
+    match command {
+        Sysctl::List { all, json } => {
+            let mut answer = call(control, Action::Settings(Vec::new()))?;
+            if let Answer::Settings(states) = &mut answer
+                && json
+                && !all
+            {
+                states.retain(|state| state.standing == Standing::Acts);
+            }
+            show(&answer, json, |answer| match answer {
+                Answer::Settings(states) => Some(render::all_settings(states, all)),
+                _ => None,
+            })
+        }
+        Sysctl::Get { names, values } => ask(control, Action::Settings(names), false, |answer| lines(answer, values)),
+        Sysctl::Set { assignments, values } => {
+            let answer = call(control, Action::Set(assignments))?;
+            show(&answer, false, |answer| lines(answer, values))?;
+            if let Answer::Settings(states) = &answer {
+                note(render::futile(states));
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Says something on the side that is no failure.
+fn note(lines: impl IntoIterator<Item = String>) {
+    for line in lines {
+        // Nowhere else to say it.
+        let _ = writeln!(std::io::stderr(), "xvs: note: {line}");
+    }
 }
 
 fn check(file: &Path, json: bool) -> Result<(), Failure> {
@@ -162,6 +203,11 @@ fn ask(
     json: bool,
     text: impl Fn(&Answer) -> Option<String>,
 ) -> Result<(), Failure> {
+    show(&call(control, action)?, json, text)
+}
+
+/// Asks the director.
+fn call(control: Option<PathBuf>, action: Action) -> Result<Answer, Failure> {
     let path = control.unwrap_or_else(client::socket_path);
     let no_director = |error: ClientError| {
         let code = if matches!(error, ClientError::Permission { .. }) { NO_PRIVILEGE } else { NO_DIRECTOR };
@@ -169,11 +215,15 @@ fn ask(
     };
     let mut client = Client::connect(&path).map_err(no_director)?;
     let answer = client.call(action).map_err(no_director)?;
-    let answer = answer.map_err(|refusal| Failure { message: refusal.message, code: REFUSED })?;
+    answer.map_err(|refusal| Failure { message: refusal.message, code: REFUSED })
+}
+
+/// Prints an answer.
+fn show(answer: &Answer, json: bool, text: impl Fn(&Answer) -> Option<String>) -> Result<(), Failure> {
     if json {
-        return print_json(&answer);
+        return print_json(answer);
     }
-    match text(&answer) {
+    match text(answer) {
         Some(text) => print(&text),
         None => Err(Failure { message: "the director answered something else than was asked".into(), code: REFUSED }),
     }

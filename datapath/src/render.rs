@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::control::protocol::{Counter, Drop, Status};
+use crate::control::protocol::{Counter, Drop, SettingState, Standing, Status};
 
 /// `xvs status`
 pub fn status(status: &Status) -> String {
@@ -72,6 +72,55 @@ pub fn drops(drops: &[Drop]) -> String {
         text.push_str("no packet was dropped\n");
     }
     text
+}
+
+/// `xvs sysctl get` and `set`: a line for each, as sysctl(8) writes them.
+pub fn settings(states: &[SettingState], values: bool) -> String {
+    let line = |state: &SettingState| match values {
+        true => format!("{}\n", state.value),
+        false => format!("{} = {}\n", state.name, state.value),
+    };
+    states.iter().map(line).collect()
+}
+
+/// `xvs sysctl list`: what each does; those that do nothing here only if `all` are wanted.
+pub fn all_settings(states: &[SettingState], all: bool) -> String {
+    let mut text = String::new();
+    let (mut told, mut silent) = (Vec::new(), 0);
+    for state in states {
+        match state.standing {
+            Standing::Kept | Standing::Absent if !all => silent += 1,
+            _ => told.push(state),
+        }
+    }
+    let width = |length: fn(&SettingState) -> usize| told.iter().map(|state| length(state)).max().unwrap_or_default();
+    let (names, values) = (width(|state| state.name.len()), width(|state| state.value.len()));
+    for state in told {
+        let standing = match state.standing {
+            Standing::Acts => "acts",
+            Standing::Kept => "kept",
+            Standing::Absent => "n/a",
+        };
+        let SettingState { name, value, default, effect, .. } = state;
+        // A tab between two numbers is sysctl(8)'s; in a column it is a blank.
+        let (value, default) = (value.replace('\t', " "), default.replace('\t', " "));
+        let changed = if value == default { String::new() } else { format!("[default {default}] ") };
+        let why = state.why.iter().map(|why| format!(" {why}")).collect::<String>();
+        let _ = writeln!(text, "{name:<names$} = {value:<values$}  {standing:<4}  {changed}{effect}{why}");
+    }
+    if silent > 0 {
+        let _ = writeln!(text, "{silent} more are known and have no effect here: `xvs sysctl list --all`");
+    }
+    text
+}
+
+/// A sentence for each that is set to something and does nothing here.
+pub fn futile(states: &[SettingState]) -> Vec<String> {
+    let is_set = |state: &&SettingState| state.standing != Standing::Acts && state.value != state.default;
+    let sentence = |state: &SettingState| {
+        format!("{} is kept and has no effect here. {}", state.name, state.why.as_deref().unwrap_or_default())
+    };
+    states.iter().filter(is_set).map(sentence).collect()
 }
 
 fn duration(seconds: u64) -> String {

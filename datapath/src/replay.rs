@@ -227,6 +227,9 @@ fn engine(desired: &Desired) -> Result<(Engine, Arc<Shared>), ReplayError> {
     let shared = run::tables(desired, sizes, HashKey::from_bytes([0x78; 32]))?;
     let counters = Arc::new(Counters::new(servers.max(1)));
     let mut book = Book::new(shared.clone(), vec![counters.clone()]);
+    book.begin_with(desired.settings());
+    // A capture has no seconds between which the table could run short: one look decides.
+    book.defend();
     let gateway = desired.interfaces().iter().find_map(|interface| interface.gateway);
     let mac = gateway.map_or(GATEWAY_MAC, |gateway| gateway.mac.0);
     let mut outside = Surroundings { shared: &shared, mac };

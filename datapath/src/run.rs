@@ -26,7 +26,7 @@ use xvs_engine::worker::Worker;
 use xvs_redirect::Redirect;
 
 use crate::config::Desired;
-use crate::config::document::{Compat, Demand, Document, InterfaceTable};
+use crate::config::document::{Demand, Document, InterfaceTable, Kernel};
 use crate::config::settings::FrameSettings;
 use crate::control::client;
 use crate::control::controller::{Controller, Inlets, Signal};
@@ -94,7 +94,9 @@ fn settings(options: &Options) -> Result<Desired, RunError> {
             document.interface.push(InterfaceTable { name: Some(name.clone()), ..InterfaceTable::default() });
         }
     }
-    Ok(Desired::validate(document, Builtin::NAMES)?)
+    let desired = Desired::validate(document, Builtin::NAMES)?;
+    desired.notes().iter().for_each(|note| tracing::warn!(%note, "configuration"));
+    Ok(desired)
 }
 
 /// Runs the director until it is told to stop.
@@ -186,9 +188,9 @@ fn shared(desired: &Desired) -> Result<Arc<Shared>, RunError> {
 
 /// The engine's tables, if there is memory for them.
 pub(crate) fn tables(desired: &Desired, sizes: Sizes, key: HashKey) -> Result<Arc<Shared>, RunError> {
-    let generation = match desired.director().compat {
-        Compat::New => Generation::New,
-        Compat::Old => Generation::Old,
+    let generation = match desired.director().kernel {
+        Kernel::New => Generation::New,
+        Kernel::Old => Generation::Old,
     };
     // The tables are made by whoever would end the process if there is no memory; so it is asked for first.
     let connections = sizes.connections;

@@ -93,6 +93,8 @@ fn every_failure_has_a_code_and_a_cure() {
             ask(&["status"]),
             ask(&["status", "--json"]),
             ask(&["drops"]),
+            ask(&["sysctl", "list"]),
+            ask(&["sysctl", "set", "drop_entry=1"]),
             ask(&["explain", "tcp", "198.51.100.7:1", "192.0.2.1:80"]),
             ask(&["apply", &good]),
             ask(&["status", "--control", &socket]),
@@ -131,6 +133,8 @@ fn every_failure_has_a_code_and_a_cure() {
             ask(&["stat"]),
             ask(&["status", "--colour"]),
             ask(&["check"]),
+            ask(&["sysctl"]),
+            ask(&["sysctl", "set", "drop_entry"]),
             ask(&["replay", "--config", &good]),
             ask(&["explain", "icmp", "198.51.100.7:1", "192.0.2.1:80"]),
             ask(&["explain", "tcp", "198.51.100.7", "192.0.2.1:80"]),
@@ -221,7 +225,7 @@ fn help_is_complete() {
     let top = xvs(&["--help"]);
     assert!(top.status.success() && top.stderr.is_empty());
     let top = text(&top.stdout);
-    for command in ["run", "status", "drops", "explain", "check", "apply", "replay"] {
+    for command in ["run", "status", "drops", "explain", "sysctl", "check", "apply", "replay"] {
         let line = top
             .lines()
             .find(|line| line.trim_start().starts_with(command))

@@ -2,13 +2,14 @@
 
 use proptest::prelude::*;
 use xvs::config::desired::{SCHEDULER, TIMEOUTS};
-use xvs::config::document::{AbsentWorker, Compat, Demand, InterfaceTable, XdpMode};
-use xvs::config::plan::{diff_timeouts, needs_restart};
+use xvs::config::document::{AbsentWorker, Compat, Demand, InterfaceTable, Kernel, XdpMode};
+use xvs::config::plan::{diff_settings, diff_timeouts, needs_restart};
 use xvs::config::render::render;
 use xvs::config::rules::{check_server, check_service};
 use xvs::config::settings::{Gateway, Mac};
 use xvs::config::{DOCUMENT_MAX, Desired, Document, ServiceState, diff};
 use xvs::control::protocol::*;
+use xvs::control::sysctl::Settings;
 
 const SCHEDULERS: &[&str] =
     &["rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf", "mh", "twos"];
@@ -21,7 +22,8 @@ own_vips = true
 vip_interface = "eth1"
 absent_worker = "pass"
 xdp_mode = "native"
-compat = "old"
+compat = "sane"
+kernel = "old"
 pin = false
 cpus = [2, 3]
 
@@ -32,6 +34,12 @@ capacity = 65536
 tcp = 1800
 tcpfin = 60
 udp = 0
+
+[sysctl]
+drop_entry = 1
+"net.ipv4.vs.sloppy_tcp" = true
+xvs.refuse_nodest = 0
+sync_threshold = [4, 60]
 
 [frames]
 size = 4096
@@ -103,10 +111,13 @@ fn every_key_counts() {
     assert!(director.own_vips && !director.pin);
     assert_eq!(director.vip_interface.as_deref(), Some("eth1"));
     assert_eq!(director.absent_worker, AbsentWorker::Pass);
-    assert_eq!((director.xdp_mode, director.compat), (XdpMode::Native, Compat::Old));
+    assert_eq!((director.xdp_mode, director.compat, director.kernel), (XdpMode::Native, Compat::Sane, Kernel::Old));
     assert_eq!(director.cpus.as_deref(), Some(&[2, 3][..]));
     assert_eq!(desired.capacity(), 65536);
     assert_eq!(desired.timeouts(), Timeouts { tcp: 1800, tcpfin: 60, udp: 0 });
+    let wishes: Vec<_> = desired.wishes().iter().map(|wish| (wish.name(), wish.value().to_string())).collect();
+    let wished = [("drop_entry", "1"), ("sloppy_tcp", "1"), ("sync_threshold", "4\t60"), ("xvs.refuse_nodest", "0")];
+    assert_eq!(wishes, wished.map(|(name, value)| (name, value.to_owned())));
     let frames = desired.frames();
     assert_eq!((frames.size, frames.count, frames.rx_ring, frames.tx_ring), (4096, 8192, 1024, 512));
     assert_eq!((frames.fill_ring, frames.completion_ring, frames.batch), (4096, 256, 128));
@@ -159,7 +170,7 @@ fn nothing_is_required() {
     assert_eq!((&director.control, &director.vip_interface, &director.cpus), (&None, &None, &None));
     assert!(!director.own_vips && director.pin);
     assert_eq!(director.absent_worker, AbsentWorker::Drop);
-    assert_eq!((director.xdp_mode, director.compat), (XdpMode::Auto, Compat::New));
+    assert_eq!((director.xdp_mode, director.compat, director.kernel), (XdpMode::Auto, Compat::Ipvs, Kernel::New));
     assert_eq!(desired.capacity(), 1_048_576);
     assert_eq!(desired.timeouts(), TIMEOUTS);
     assert_eq!((TIMEOUTS.tcp, TIMEOUTS.tcpfin, TIMEOUTS.udp), (900, 120, 300));
@@ -189,8 +200,8 @@ fn mistakes_and_what_is_said_about_them() {
         ("[frames]\nsize = 2048\nsize = 4096".into(), &["line 3, column 1: not TOML: this key or table stands a second time; [[interface]], [[service]] and [[service.server]] repeat in double brackets"]),
         ("[frames]\nx = 192.0.2.1\n".into(), &["line 2, column 10: not TOML: this is no number; text and addresses stand in double quotes"]),
         // Names of tables and keys.
-        ("[fraems]\n".into(), &[r#"line 1, column 2: fraems: unknown table (did you mean "frames"?); known here: director, connections, timeouts, frames, interface, service"#]),
-        ("[director]\nvip-interface = \"eth0\"\nweight = 1".into(), &[r#"line 2, column 1: director.vip-interface: unknown key (did you mean "vip_interface"?); known here: control, own_vips, vip_interface, absent_worker, xdp_mode, compat, pin, cpus"#, "line 3, column 1: director.weight: unknown key (it belongs to [[service.server]]); known here: control, own_vips, vip_interface, absent_worker, xdp_mode, compat, pin, cpus"]),
+        ("[fraems]\n".into(), &[r#"line 1, column 2: fraems: unknown table (did you mean "frames"?); known here: director, connections, timeouts, sysctl, frames, interface, service"#]),
+        ("[director]\nvip-interface = \"eth0\"\nweight = 1".into(), &[r#"line 2, column 1: director.vip-interface: unknown key (did you mean "vip_interface"?); known here: control, own_vips, vip_interface, absent_worker, xdp_mode, compat, kernel, pin, cpus"#, "line 3, column 1: director.weight: unknown key (it belongs to [[service.server]]); known here: control, own_vips, vip_interface, absent_worker, xdp_mode, compat, kernel, pin, cpus"]),
         (s("wieght = 3"), &[r#"line 6, column 1: service[0].server[0].wieght: unknown key (did you mean "weight"?); known here: address, method, weight, upper, lower, tunnel, tunnel_port, tunnel_checksum"#]),
         ("[[frames]]\n".into(), &["line 1, column 3: frames: there is one such table: write [frames] in single brackets"]),
         ("frames = 3".into(), &["line 1, column 1: frames: this is a table: write [frames], then a line for each key"]),
@@ -209,6 +220,13 @@ fn mistakes_and_what_is_said_about_them() {
         ("[timeouts]\ntcp = -1\ntcpfin = 2678401".into(), &["line 2, column 1: timeouts.tcp: -1 is out of range: 0 to 2678400 seconds, where 0 keeps what is", "line 3, column 1: timeouts.tcpfin: 2678401 is out of range: 0 to 2678400 seconds, where 0 keeps what is"]),
         ("[frames]\nsize = 3000\ncount = 4\nrx_ring = 1000\ntx_ring = 0\nfill_ring = 131072\nbusy_poll_budget = 65536\nbatch = 0".into(), &["line 2, column 1: frames.size: 3000 is not 2048 or 4096 (bytes)", "line 3, column 1: frames.count: 4 is out of range: 16 to 1048576 frames", "line 4, column 1: frames.rx_ring: 1000 is not a power of two: 512 or 1024 would be", "line 5, column 1: frames.tx_ring: 0 is out of range: 8 to 65536 entries", "line 6, column 1: frames.fill_ring: 131072 is out of range: 8 to 65536 entries", "line 7, column 1: frames.busy_poll_budget: 65536 is out of range: 1 to 65535 packets", "line 8, column 1: frames.batch: 0 is out of range: 1 to 1024 packets"]),
         ("[frames]\nrx_ring = 32\ntx_ring = 8\ncount = 100".into(), &["line 1, column 2: frames.batch: a batch of 64 does not fit into rx_ring, which has 32", "line 1, column 2: frames.batch: a batch of 64 does not fit into tx_ring, which has 8", "line 4, column 1: frames.count: 100 frames are too few: a batch of 64 in hand and one to receive into"]),
+        // Profile and settings.
+        ("[director]\ncompat = \"old\"\nkernel = \"new\"".into(), &[r#"line 2, column 1: director.compat: "old" is a kernel's generation, and kernel names another one: write kernel = "old" instead; compat is "ipvs" (the default) or "sane""#]),
+        ("sysctl = 1".into(), &["line 1, column 1: sysctl: this is a table: write [sysctl], then a line for each key"]),
+        ("[sysctl]\nsloppy_tcp = 1.5\nxvs.refuse_nodest = 1\n\"xvs.refuse_nodest\" = 1".into(), &["line 2, column 1: sysctl.sloppy_tcp: a setting is a whole number, true or false, or text", r#"line 4, column 1: sysctl."xvs.refuse_nodest": this stands here twice, with and without quotes"#]),
+        ("[sysctl]\ndrop_entri = 1\nnet.ipv4.vs.drop_packet = 4\nsync_ports = 3".into(), &[r#"line 2, column 1: sysctl.drop_entri: there is no setting "drop_entri" (did you mean "drop_entry"?); `xvs sysctl list --all` tells all"#, r#"line 3, column 13: sysctl.net.ipv4.vs.drop_packet: net.ipv4.vs.drop_packet does not take "4": it is 0 to 3"#, r#"line 4, column 1: sysctl.sync_ports: net.ipv4.vs.sync_ports does not take "3": it is a power of two, 1 to 64"#]),
+        ("[sysctl]\nsync_threshold = \"50 50\"".into(), &[r#"line 2, column 1: sysctl.sync_threshold: net.ipv4.vs.sync_threshold does not take "50 50": it is two numbers, a threshold and a period that is 0 or greater, as in "3 50""#]),
+        ("[sysctl]\npmtu_disc = 0\n\"net/ipv4/vs/pmtu_disc\" = 0".into(), &[r#"line 2, column 1: sysctl.pmtu_disc: this is "net/ipv4/vs/pmtu_disc" already, by another name"#]),
         // Interfaces.
         ("[[interface]]\nqueues = 0\n[[interface]]\nname = \"a-name-too-long-by-far\"\n[[interface]]\nname = \"e h\"".into(), &[r#"line 1, column 1: interface[0].name: missing: which interface? as in name = "eth0""#, "line 2, column 1: interface[0].queues: 0 is out of range: 1 to 1024 queues", r#"line 4, column 1: interface[1].name: "a-name-too-long-by-far" is too long for an interface: 15 bytes at most"#, r#"line 6, column 1: interface[2].name: "e h" is no name of an interface: no spaces, no / and no : in it"#]),
         ("[[interface]]\nname = \"eth0\"\n[[interface]]\nname = \"eth0\"".into(), &[r#"line 4, column 1: interface[1].name: "eth0" is interface[0] already"#]),
@@ -309,6 +327,62 @@ fn problems_name_their_file() {
     );
     let refusal = Refusal::from(&list[..]);
     assert_eq!((refusal.kind, refusal.message), (RefusalKind::Document, list[0].to_string()));
+}
+
+/// The former spelling of the kernel's generation still counts, and whoever reads the log is told what to write; a
+/// setting that moves nothing here is kept and said to be so. What moves something needs no word.
+#[test]
+fn what_is_right_may_be_worth_a_note() {
+    let notes =
+        |text: &str| -> Vec<String> { read(text).expect(text).notes().iter().map(ToString::to_string).collect() };
+    let former = "[director]\ncompat = \"old\"\n";
+    let director = read(former).unwrap().director().clone();
+    assert_eq!((director.compat, director.kernel), (Compat::Ipvs, Kernel::Old));
+    assert_eq!(
+        notes(former),
+        [
+            r#"line 2, column 1: director.compat: "old" is a kernel's generation and counts as such: write kernel = "old" instead; compat is "ipvs" (the default) or "sane""#
+        ]
+    );
+    assert_eq!(
+        notes("[sysctl]\nconntrack = 1\nsync_version = 1\ndrop_entry = 3\n"),
+        [
+            "line 2, column 1: sysctl.conntrack: net.ipv4.vs.conntrack is kept and has no effect here. There is no netfilter \
+          on this path, thus no connection tracking to keep in step."
+        ]
+    );
+    assert!(notes("[director]\ncompat = \"sane\"\nkernel = \"new\"\n").is_empty());
+}
+
+/// The profile gives the defaults, and what the file names counts more; a file applied later changes what it names and
+/// nothing else, and a defence that is on by itself is no difference.
+#[test]
+fn profiles_give_defaults_and_lines_beat_them() {
+    let value = |settings: &Settings, name: &str| settings.get(name).expect(name).to_string();
+    let sane = read("[director]\ncompat = \"sane\"\n[sysctl]\nconn_reuse_mode = 1\ndrop_packet = 2\n").unwrap();
+    let mut settings = sane.settings();
+    for (name, expected) in [
+        ("expire_nodest_conn", "1"),
+        ("expire_quiescent_template", "1"),
+        ("xvs.refuse_nodest", "1"),
+        ("conn_reuse_mode", "1"),
+        ("drop_packet", "2"),
+        ("pmtu_disc", "1"),
+    ] {
+        assert_eq!(value(&settings, name), expected, "{name}");
+    }
+    let ipvs = read("").unwrap().settings();
+    assert_eq!(["expire_nodest_conn", "xvs.refuse_nodest"].map(|name| value(&ipvs, name)), ["0", "0"]);
+
+    assert_eq!(diff_settings(&settings, &sane), None, "as it began");
+    let next = read("[sysctl]\nsloppy_tcp = 1\ndrop_packet = 1\n").unwrap();
+    let step = diff_settings(&settings, &next).expect("a difference");
+    assert_eq!(step.sentence, "Set: sloppy_tcp 0 to 1.");
+    let Action::Set(assignments) = step.action else { panic!("{:?}", step.action) };
+    settings.take(&xvs::control::sysctl::read_all(&assignments).unwrap());
+    assert_eq!(diff_settings(&settings, &next), None);
+    assert_eq!(value(&settings, "expire_nodest_conn"), "1", "not named, not touched");
+    assert_eq!(needs_restart(&sane, &next), ["director.compat"]);
 }
 
 /// One wrong value must not hide another, in whatever table.

@@ -72,6 +72,8 @@ switches! {
     /// Every so many packets that would open a connection one is dropped; 0: none (`drop_packet`, as the defences stand
     /// now).
     drop_rate = 0;
+    /// Connections that are half open or barely used are ended before their time (`drop_entry`, as the defences stand now).
+    drop_entry_active = 0;
     /// Seconds after which `lblc` forgets an address (`lblc_expiration`).
     lblc_expiration = 86400;
     /// Seconds after which `lblcr` forgets an address, and shrinks the set of one (`lblcr_expiration`).

@@ -5,11 +5,11 @@
 //! reports everything that is in the way, each with its field and its place.
 //! Not here: the way from the present state to this one (`plan.rs`), and whether the machine can do it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 
 use super::document::{
-    Document, InterfaceTable, MethodName, Netmask, ServerTable, ServiceTable, TimeoutsTable, TunnelName,
+    Document, InterfaceTable, MethodName, Netmask, ServerTable, ServiceTable, SettingLine, TimeoutsTable, TunnelName,
 };
 use super::problem::{Problem, Problems, quote};
 use super::rules::{self, THRESHOLD_MAX, TIMEOUT_MAX_S};
@@ -18,6 +18,7 @@ use crate::control::protocol::{
     self, Family, Mask, Method, Persistence, Protocol, SchedFlags, ServerSpec, Service, ServiceId, ServiceSpec,
     Timeouts, Tunnel,
 };
+use crate::control::sysctl::{Settings, Wish};
 
 /// Scheduler of a service that does not name one; ipvsadm's default.
 pub const SCHEDULER: &str = "wlc";
@@ -48,9 +49,11 @@ pub struct Desired {
     director: DirectorSettings,
     capacity: u32,
     timeouts: Timeouts,
+    wishes: Vec<Wish>,
     frames: FrameSettings,
     interfaces: Vec<InterfaceSettings>,
     services: Vec<ServiceState>,
+    notes: Vec<Problem>,
 }
 
 impl Desired {
@@ -59,14 +62,17 @@ impl Desired {
     /// Nothing is half right: either the whole document is, or all of its problems come back.
     pub fn validate(document: Document, schedulers: &[&str]) -> Result<Desired, Vec<Problem>> {
         let mut problems = Problems::new(&document.source);
-        let desired = Desired {
+        let mut desired = Desired {
             director: DirectorSettings::read(&document.director, &mut problems),
             capacity: settings::read_capacity(&document.connections, &mut problems),
             timeouts: read_timeouts(&document.timeouts, &mut problems),
+            wishes: read_settings(&document.sysctl, &mut problems),
             frames: FrameSettings::read(&document.frames, &mut problems),
             interfaces: read_interfaces(&document.interface, &mut problems),
             services: read_services(&document.service, schedulers, &mut problems),
+            notes: Vec::new(),
         };
+        desired.notes = problems.take_notes();
         problems.or(desired)
     }
 
@@ -88,6 +94,23 @@ impl Desired {
     /// Timeouts in seconds; 0 keeps what the director has.
     pub fn timeouts(&self) -> Timeouts {
         self.timeouts
+    }
+
+    /// Settings that the file names, each once.
+    pub fn wishes(&self) -> &[Wish] {
+        &self.wishes
+    }
+
+    /// The settings to begin with: the profile's, and over them those that the file names.
+    pub fn settings(&self) -> Settings {
+        let mut settings = Settings::new(self.director.compat);
+        settings.take(&self.wishes);
+        settings
+    }
+
+    /// What is right and should be known all the same.
+    pub fn notes(&self) -> &[Problem] {
+        &self.notes
     }
 
     /// Packet memory and rings.
@@ -116,6 +139,28 @@ fn read_timeouts(table: &TimeoutsTable, problems: &mut Problems<'_>) -> Timeouts
         tcpfin: read("timeouts.tcpfin", table.tcpfin, TIMEOUTS.tcpfin),
         udp: read("timeouts.udp", table.udp, TIMEOUTS.udp),
     }
+}
+
+fn read_settings(lines: &BTreeMap<String, SettingLine>, problems: &mut Problems<'_>) -> Vec<Wish> {
+    let mut first: HashMap<&str, &str> = HashMap::new();
+    let mut wishes = Vec::with_capacity(lines.len());
+    for (name, SettingLine { value, path }) in lines {
+        let wish = match Wish::read(name, value) {
+            Ok(wish) => wish,
+            Err(refusal) => {
+                problems.push(path, refusal.message);
+                continue;
+            }
+        };
+        if let Some(before) = first.insert(wish.name(), name) {
+            problems.push(path, format!("this is {} already, by another name", quote(before)));
+        }
+        if let Some(note) = wish.futile() {
+            problems.note(path, note);
+        }
+        wishes.push(wish);
+    }
+    wishes
 }
 
 fn read_interfaces(tables: &[InterfaceTable], problems: &mut Problems<'_>) -> Vec<InterfaceSettings> {

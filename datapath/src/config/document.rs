@@ -8,6 +8,7 @@
 //! Invariant: a key that is not a field here is an error, in each table (`deny_unknown_fields`).
 //! Not here: how text becomes a document (`reader.rs`) and what its values must be like (`rules.rs`, `settings.rs`).
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::de::{Deserializer, Visitor};
@@ -29,6 +30,9 @@ pub struct Document {
     /// `[timeouts]`
     #[serde(skip_serializing_if = "is_default")]
     pub timeouts: TimeoutsTable,
+    /// `[sysctl]`: by the names as they are written.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub sysctl: BTreeMap<String, SettingLine>,
     /// `[frames]`
     #[serde(skip_serializing_if = "is_default")]
     pub frames: FramesTable,
@@ -62,9 +66,12 @@ pub struct DirectorTable {
     /// How the XDP program is attached.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub xdp_mode: Option<XdpMode>,
+    /// IPVS's behaviour to the letter, or without what is known to hurt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compat: Option<CompatName>,
     /// The kernel generation whose schedulers are copied.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub compat: Option<Compat>,
+    pub kernel: Option<Kernel>,
     /// Pin workers to CPUs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pin: Option<bool>,
@@ -285,10 +292,45 @@ pub enum XdpMode {
     Generic,
 }
 
+/// A line of `[sysctl]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SettingLine {
+    /// The value as it would be written to a file below `/proc/sys`.
+    pub value: String,
+    /// Path of the field.
+    #[serde(skip)]
+    pub path: String,
+}
+
+/// What `compat` may say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CompatName {
+    /// [`Compat::Ipvs`]
+    Ipvs,
+    /// [`Compat::Sane`]
+    Sane,
+    /// [`Kernel::New`], as it was written before `kernel` was a key.
+    New,
+    /// [`Kernel::Old`], as it was written before `kernel` was a key.
+    Old,
+}
+
+/// The profile: which defaults the settings have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Compat {
+    /// The kernel's: whoever comes from IPVS sees no difference.
+    #[default]
+    Ipvs,
+    /// Those that cure what operators of IPVS complain of.
+    Sane,
+}
+
 /// The kernel generation whose connection overhead (lc, wlc and kin) and thresholds are copied.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Compat {
+pub enum Kernel {
     /// Kernels of 2026.
     #[default]
     New,

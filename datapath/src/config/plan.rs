@@ -18,6 +18,7 @@ use super::rules::{describe, flag_names, method_name};
 use crate::control::protocol::{
     Action, Method, Persistence, ServerSpec, ServiceId, ServiceSpec, Timeouts, Tunnel, TunnelChecksum,
 };
+use crate::control::sysctl::Settings;
 
 /// One change.
 #[derive(Debug, Clone, PartialEq)]
@@ -89,6 +90,21 @@ pub fn diff_timeouts(current: Timeouts, next: &Desired) -> Option<Step> {
     differs.then(|| Step { action: Action::SetTimeouts(wanted), sentence: changes.sentence("Set the timeouts") })
 }
 
+/// The step that makes the settings what `next` says. Those that it does not name stay as they are.
+pub fn diff_settings(current: &Settings, next: &Desired) -> Option<Step> {
+    let mut changes = Changes::default();
+    let mut assignments = Vec::new();
+    for wish in next.wishes().iter().filter(|wish| !current.fulfils(wish)) {
+        let Some(old) = current.get(wish.name()) else { continue };
+        changes.note(wish.name(), old, wish.value());
+        assignments.push(wish.assignment());
+    }
+    if assignments.is_empty() {
+        return None;
+    }
+    Some(Step { action: Action::Set(assignments), sentence: changes.sentence("Set") })
+}
+
 /// The settings that differ and that a running director does not change: it has to be started again for them.
 pub fn needs_restart(current: &Desired, next: &Desired) -> Vec<&'static str> {
     let (was, will) = (current.director(), next.director());
@@ -100,6 +116,7 @@ pub fn needs_restart(current: &Desired, next: &Desired) -> Vec<&'static str> {
         ("director.absent_worker", was.absent_worker != will.absent_worker),
         ("director.xdp_mode", was.xdp_mode != will.xdp_mode),
         ("director.compat", was.compat != will.compat),
+        ("director.kernel", was.kernel != will.kernel),
         ("director.pin", was.pin != will.pin),
         ("director.cpus", was.cpus != will.cpus),
         ("connections.capacity", current.capacity() != next.capacity()),

@@ -108,12 +108,13 @@ impl Source {
 pub(super) struct Problems<'s> {
     source: &'s Source,
     list: Vec<Problem>,
+    notes: Vec<Problem>,
     unlisted: usize,
 }
 
 impl<'s> Problems<'s> {
     pub(super) fn new(source: &'s Source) -> Self {
-        Problems { source, list: Vec::new(), unlisted: 0 }
+        Problems { source, list: Vec::new(), notes: Vec::new(), unlisted: 0 }
     }
 
     /// A problem with the field `path`.
@@ -123,16 +124,36 @@ impl<'s> Problems<'s> {
         self.push_at(offset, path, message);
     }
 
+    /// Something about the field `path` that is right and should be known all the same.
+    pub(super) fn note(&mut self, path: impl Into<String>, message: impl Into<String>) {
+        if self.notes.len() < PROBLEMS_MAX {
+            let path = path.into();
+            let offset = self.source.offset_of(&path);
+            let note = self.place(offset, path, message.into());
+            self.notes.push(note);
+        }
+    }
+
+    /// What was noted, in the order of the text.
+    pub(super) fn take_notes(&mut self) -> Vec<Problem> {
+        self.notes.sort_by_key(|note| note.place);
+        std::mem::take(&mut self.notes)
+    }
+
+    fn place(&self, offset: Option<usize>, path: String, message: String) -> Problem {
+        // Counting lines takes a walk through the text: only for what is listed.
+        let place = offset.and_then(|offset| self.source.place_at(offset));
+        Problem { file: self.source.file.clone(), place, path, message: one_line(&message) }
+    }
+
     /// A problem with the field `path` that shows at this byte of the text.
     pub(super) fn push_at(&mut self, offset: Option<usize>, path: impl Into<String>, message: impl Into<String>) {
         if self.list.len() >= PROBLEMS_MAX {
             self.unlisted += 1;
             return;
         }
-        let (path, message) = (path.into(), one_line(&message.into()));
-        // Counting lines takes a walk through the text: only for what is listed.
-        let place = offset.and_then(|offset| self.source.place_at(offset));
-        self.list.push(Problem { file: self.source.file.clone(), place, path, message });
+        let problem = self.place(offset, path.into(), message.into());
+        self.list.push(problem);
     }
 
     /// How many were found, listed or not.
@@ -153,7 +174,7 @@ impl<'s> Problems<'s> {
 }
 
 /// Text from outside, for a sentence: in double quotes, escaped, shortened.
-pub(super) fn quote(text: &str) -> String {
+pub(crate) fn quote(text: &str) -> String {
     match text.char_indices().nth(QUOTE_MAX) {
         Some((end, _)) => format!("\"{}...\"", text[..end].escape_debug()),
         None => format!("\"{}\"", text.escape_debug()),
@@ -170,7 +191,7 @@ pub(super) fn either(words: &[&str]) -> String {
 }
 
 /// ` (did you mean "x"?)` if one of `known` is a slip of the pen away from `word`, else nothing.
-pub(super) fn did_you_mean(word: &str, known: &[&str]) -> String {
+pub(crate) fn did_you_mean(word: &str, known: &[&str]) -> String {
     nearest(word, known).map_or_else(String::new, |near| format!(" (did you mean {}?)", quote(near)))
 }
 

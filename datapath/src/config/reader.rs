@@ -8,6 +8,8 @@
 //! bounded by the `toml` crate.
 //! Not here: whether the values make sense together. That is [`Desired::validate`](super::Desired::validate).
 
+use std::collections::BTreeMap;
+
 use serde::de::DeserializeOwned;
 use serde::de::value::Error as Nothing;
 use serde::forward_to_deserialize_any;
@@ -15,7 +17,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue, Deserializer};
 
 use super::document::{
-    ConnectionsTable, DirectorTable, Document, FramesTable, InterfaceTable, NETMASK, ServerTable, ServiceTable,
+    ConnectionsTable, DirectorTable, Document, FramesTable, InterfaceTable, NETMASK, ServerTable, ServiceTable, SettingLine,
     TimeoutsTable,
 };
 use super::problem::{PROBLEMS_MAX, Problem, Problems, Source, did_you_mean, either, quote};
@@ -102,6 +104,7 @@ impl<'t> Reader<'t> {
             director: self.section("director", &mut root),
             connections: self.section("connections", &mut root),
             timeouts: self.section("timeouts", &mut root),
+            sysctl: self.settings(&mut root),
             frames: self.section("frames", &mut root),
             interface: self.list("", "interface", &mut root, |reader, path, table| reader.table(path, table)),
             service: self.list("", "service", &mut root, Self::service),
@@ -116,16 +119,50 @@ impl<'t> Reader<'t> {
 
     /// `[name]`
     fn section<T: DeserializeOwned + Default>(&mut self, name: &str, root: &mut DeTable<'t>) -> T {
-        match root.remove(name).map(Spanned::into_inner) {
-            None => T::default(),
-            Some(DeValue::Table(table)) => self.table(name, table),
-            Some(DeValue::Array(_)) => {
-                self.problems.push(name, format!("there is one such table: write [{name}] in single brackets"));
-                T::default()
-            }
-            Some(_) => {
-                self.problems.push(name, format!("this is a table: write [{name}], then a line for each key"));
-                T::default()
+        self.only(name, root).map_or_else(T::default, |table| self.table(name, table))
+    }
+
+    /// The table of this name, of which there is one at most.
+    fn only(&mut self, name: &str, root: &mut DeTable<'t>) -> Option<DeTable<'t>> {
+        let message = match root.remove(name).map(Spanned::into_inner)? {
+            DeValue::Table(table) => return Some(table),
+            DeValue::Array(_) => format!("there is one such table: write [{name}] in single brackets"),
+            _ => format!("this is a table: write [{name}], then a line for each key"),
+        };
+        self.problems.push(name, message);
+        None
+    }
+
+    /// `[sysctl]`: names with dots may be quoted or not, `"xvs.x" = 1` and `xvs.x = 1` are the same.
+    fn settings(&mut self, root: &mut DeTable<'t>) -> BTreeMap<String, SettingLine> {
+        let mut lines = BTreeMap::new();
+        if let Some(table) = self.only("sysctl", root) {
+            self.settings_below("sysctl", "", table, &mut lines);
+        }
+        lines
+    }
+
+    fn settings_below(
+        &mut self,
+        path: &str,
+        prefix: &str,
+        table: DeTable<'t>,
+        lines: &mut BTreeMap<String, SettingLine>,
+    ) {
+        for (key, value) in table {
+            let key = key.get_ref();
+            let path = join(path, key);
+            let name = if prefix.is_empty() { key.to_string() } else { format!("{prefix}.{key}") };
+            match value.into_inner() {
+                DeValue::Table(table) => self.settings_below(&path, &name, table, lines),
+                value => match setting(&value) {
+                    Some(value) => {
+                        if lines.insert(name, SettingLine { value, path: path.clone() }).is_some() {
+                            self.problems.push(path, "this stands here twice, with and without quotes");
+                        }
+                    }
+                    None => self.problems.push(path, "a setting is a whole number, true or false, or text"),
+                },
             }
         }
     }
@@ -196,6 +233,20 @@ impl<'t> Reader<'t> {
             self.problems.push_at(Some(key.span().start), join(path, name), message);
             table.remove(name.as_ref());
         }
+    }
+}
+
+/// The value of a setting as it would be written to a file below `/proc/sys`; none if it can not be.
+fn setting(value: &DeValue<'_>) -> Option<String> {
+    match value {
+        DeValue::Boolean(on) => Some(u8::from(*on).to_string()),
+        DeValue::String(text) => Some(text.to_string()),
+        DeValue::Integer(number) => Some(i64::from_str_radix(number.as_str(), number.radix()).ok()?.to_string()),
+        DeValue::Array(list) => {
+            let words: Option<Vec<String>> = list.iter().map(|value| setting(value.get_ref())).collect();
+            Some(words?.join(" "))
+        }
+        _ => None,
     }
 }
 

@@ -12,7 +12,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::document::{
-    AbsentWorker, Compat, ConnectionsTable, Demand, DirectorTable, FramesTable, InterfaceTable, XdpMode,
+    AbsentWorker, Compat, CompatName, ConnectionsTable, Demand, DirectorTable, FramesTable, InterfaceTable, Kernel,
+    XdpMode,
 };
 use super::problem::{Problems, quote};
 
@@ -65,8 +66,10 @@ pub struct DirectorSettings {
     pub absent_worker: AbsentWorker,
     /// How the XDP program is attached.
     pub xdp_mode: XdpMode,
-    /// Kernel generation whose schedulers are copied.
+    /// Which defaults the settings have.
     pub compat: Compat,
+    /// Kernel generation whose schedulers are copied.
+    pub kernel: Kernel,
     /// Pin workers to CPUs.
     pub pin: bool,
     /// The CPUs to pin to, by worker; none for all allowed ones in their order.
@@ -200,17 +203,37 @@ impl DirectorSettings {
         if let Some(Err(message)) = table.vip_interface.as_deref().map(check_interface_name) {
             problems.push("director.vip_interface", message);
         }
+        let (compat, kernel) = read_compat(table, problems);
         DirectorSettings {
             control: table.control.as_ref().map(PathBuf::from),
             own_vips: table.own_vips.unwrap_or(false),
             vip_interface: table.vip_interface.clone(),
             absent_worker: table.absent_worker.unwrap_or_default(),
             xdp_mode: table.xdp_mode.unwrap_or_default(),
-            compat: table.compat.unwrap_or_default(),
+            compat,
+            kernel,
             pin: table.pin.unwrap_or(true),
             cpus: table.cpus.as_deref().map(|cpus| read_cpus(cpus, problems)),
         }
     }
+}
+
+/// Profile and kernel generation. `compat` named the generation once: that still counts, and is told.
+fn read_compat(table: &DirectorTable, problems: &mut Problems<'_>) -> (Compat, Kernel) {
+    let (former, name) = match table.compat {
+        None | Some(CompatName::Ipvs) => return (Compat::Ipvs, table.kernel.unwrap_or_default()),
+        Some(CompatName::Sane) => return (Compat::Sane, table.kernel.unwrap_or_default()),
+        Some(CompatName::New) => (Kernel::New, "new"),
+        Some(CompatName::Old) => (Kernel::Old, "old"),
+    };
+    let path = "director.compat";
+    let cure = format!("write kernel = \"{name}\" instead; compat is \"ipvs\" (the default) or \"sane\"");
+    if table.kernel.is_some_and(|kernel| kernel != former) {
+        problems.push(path, format!("\"{name}\" is a kernel's generation, and kernel names another one: {cure}"));
+    } else {
+        problems.note(path, format!("\"{name}\" is a kernel's generation and counts as such: {cure}"));
+    }
+    (Compat::Ipvs, former)
 }
 
 fn read_cpus(cpus: &[i64], problems: &mut Problems<'_>) -> Vec<u32> {

@@ -2,7 +2,7 @@
 //!
 //! The book carries out one action at a time on the engine's shared state, with IPVS's semantics: the newest server
 //! first; an edit replaces everything but the key; a removed server waits in the trash, and adding it again brings
-//! back its counts and connections.
+//! back its counts and connections. With the rules it keeps the settings, which say how they are carried out.
 //!
 //! Invariant: an action is carried out whole or refused with nothing changed; what can fail comes before what changes.
 //! A server is scheduled only after its way was looked for and its answers are steered; a service's packets are steered
@@ -24,6 +24,7 @@ use crate::config::rules;
 use super::entry::{Entry, Member};
 use super::estimate::difference;
 use super::protocol::{self, Refusal, RefusalKind, ServerSpec, ServiceId, ServiceSpec};
+use super::sysctl::{Settings, Wish};
 use super::trash::{Trash, Trashed, is_idle};
 use super::{keys, supported};
 
@@ -63,6 +64,7 @@ pub struct Book {
     /// Servers that were NAT servers and are not any more, and whose answers stay steered until they are idle once.
     leaving: HashSet<(ServiceId, SocketAddr)>,
     trash: Trash,
+    settings: Settings,
 }
 
 impl Book {
@@ -79,7 +81,35 @@ impl Book {
             lingering: HashSet::new(),
             leaving: HashSet::new(),
             trash: Trash::default(),
+            settings: Settings::default(),
         }
+    }
+
+    /// The settings in force.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Begins anew with these settings.
+    pub fn begin_with(&mut self, settings: Settings) {
+        settings.act_on(&self.shared.switches);
+        self.settings = settings;
+    }
+
+    /// Changes settings.
+    pub fn set(&mut self, wishes: Vec<Wish>) {
+        let estimated = self.settings.estimates();
+        self.settings.take(&wishes);
+        self.settings.act_on(&self.shared.switches);
+        if !estimated && self.settings.estimates() {
+            self.entries.values_mut().for_each(|entry| entry.resume(&self.counters));
+        }
+    }
+
+    /// Looks after the defences, once a second.
+    pub fn defend(&mut self) {
+        let table = &self.shared.table;
+        self.settings.defend(&self.shared.switches, table.capacity().saturating_sub(table.len()));
     }
 
     /// The services in the order of their making.
@@ -386,14 +416,17 @@ impl Book {
         self.entries().for_each(|entry| remember(&self.shared, &entry.service));
     }
 
-    /// Takes a sample for the rates, every [`PERIOD_S`](super::estimate::PERIOD_S) seconds.
+    /// Takes a sample for the rates, every [`PERIOD_S`](super::estimate::PERIOD_S) seconds, if rates are made.
     pub fn sample(&mut self) {
+        if !self.settings.estimates() {
+            return;
+        }
         self.entries.values_mut().for_each(|entry| entry.sample(&self.counters));
     }
 
     /// A service as it is, for a listing. `path` tells how packets reach a server.
     pub fn view(&self, entry: &Entry, path: impl Fn(RealId) -> String) -> protocol::Service {
-        entry.view(&self.shared.arena, &self.counters, path)
+        entry.view(&self.shared.arena, &self.counters, self.settings.estimates(), path)
     }
 }
 

@@ -9,8 +9,8 @@ use xvs_engine::engine::Shared;
 use crate::config::rules;
 
 use super::book::{Book, Outside};
-use super::protocol::{Action, Refusal};
-use super::timeouts;
+use super::protocol::{Action, Assignment, Refusal, SettingState};
+use super::{sysctl, timeouts};
 
 /// What an action is carried out on.
 pub struct Scene<'a> {
@@ -37,6 +37,17 @@ impl Scene<'_> {
             Err(refusal) => tracing::info!(action = told, refusal = refusal.message, "refused"),
         }
         outcome
+    }
+
+    /// Changes settings, and tells what they are now.
+    ///
+    /// # Errors
+    /// One is refused, and nothing has changed.
+    pub fn set(&mut self, assignments: Vec<Assignment>) -> Result<Vec<SettingState>, Refusal> {
+        let names: Vec<String> = assignments.iter().map(|assignment| assignment.name.clone()).collect();
+        self.change(Action::Set(assignments))?;
+        // No name stands for all of them, when it is asked for.
+        if names.is_empty() { Ok(Vec::new()) } else { self.book.settings().states(&names) }
     }
 
     /// Carries out all of a plan's actions, in their order.
@@ -74,6 +85,10 @@ impl Scene<'_> {
             Action::SetTimeouts(set) => {
                 rules::check_timeouts(&set)?;
                 timeouts::set(shared, set);
+                Ok(())
+            }
+            Action::Set(assignments) => {
+                book.set(sysctl::read_all(&assignments)?);
                 Ok(())
             }
             _ => Ok(()),
@@ -115,6 +130,7 @@ impl Scene<'_> {
                 let old = entry.members().find(|member| member.spec.address == server.address)?.spec;
                 Some(Action::EditServer { service: *service, server: old })
             }
+            Action::Set(assignments) => Some(Action::Set(self.book.settings().undo(assignments))),
             _ => None,
         }
     }

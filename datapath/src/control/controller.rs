@@ -81,7 +81,8 @@ impl Controller {
         vip_interface: &str,
     ) -> Self {
         let counters = datapath.handles.iter().map(|handle| handle.public.counters.clone()).collect();
-        let book = Book::new(shared.clone(), counters);
+        let mut book = Book::new(shared.clone(), counters);
+        book.begin_with(desired.settings());
         let vips = Vips::new(desired.director().own_vips.then(|| vip_interface.to_owned()));
         Controller { datapath, vips, report, shared, book, desired, quiet_until: Instant::now() }
     }
@@ -125,6 +126,7 @@ impl Controller {
                 self.book.sample();
             }
             if due(&mut ticked, TICK) {
+                self.book.defend();
                 self.book.tidy(workers::now().millis(), &mut self.datapath);
                 self.vips.tick(&mut self.datapath.network);
                 self.datapath.look_after_workers();
@@ -157,6 +159,8 @@ impl Controller {
         match action {
             Action::Services(id) => self.services(id.as_ref()),
             Action::Connections => Ok(Answer::Connections(report::connections(&self.shared, workers::now()))),
+            Action::Settings(names) => self.book.settings().states(&names).map(Answer::Settings),
+            Action::Set(assignments) => self.scene().set(assignments).map(Answer::Settings),
             Action::Timeouts => Ok(Answer::Timeouts(timeouts::get(&self.shared))),
             Action::Status => Ok(Answer::Status(Box::new(self.report.status(&self.shared, &self.datapath)))),
             Action::Drops => Ok(Answer::Drops(report::drops(&self.datapath.handles))),
@@ -202,6 +206,8 @@ impl Controller {
         }
         let mut plan = plan::diff(&self.states(), desired);
         plan.steps.extend(plan::diff_timeouts(timeouts::get(&self.shared), desired));
+        // First: what comes after is carried out under them.
+        plan.steps.splice(0..0, plan::diff_settings(self.book.settings(), desired));
         let mut sentences = plan.sentences();
         for setting in plan::needs_restart(&self.desired, desired).into_iter().filter(|setting| !silent(setting)) {
             sentences.push(format!("`{setting}` differs, and takes a restart to change."));

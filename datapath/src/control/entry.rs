@@ -104,6 +104,12 @@ impl Entry {
         self.tally.zero(self.traffic(counters));
     }
 
+    /// Samples are taken again, after a time without.
+    pub(super) fn resume(&mut self, counters: &AllCounters) {
+        self.members.iter_mut().for_each(|member| member.resume(counters));
+        self.tally.resume(self.traffic(counters));
+    }
+
     /// A sample for the rates of the service and of its servers.
     pub(super) fn sample(&mut self, counters: &AllCounters) {
         let mut sum = self.retired;
@@ -115,13 +121,16 @@ impl Entry {
         self.tally.sample(sum);
     }
 
-    /// The service as it is, for a listing. `path` tells how packets reach a server.
+    /// The service as it is, for a listing; if it is not `live`, with the counts of the last sample. `path` tells how
+    /// packets reach a server.
     pub(super) fn view(
         &self,
         arena: &Arena,
         counters: &AllCounters,
+        live: bool,
         path: impl Fn(RealId) -> String,
     ) -> protocol::Service {
+        let stats = |tally: &Tally, traffic| tally.stats(if live { traffic } else { tally.sampled() });
         let server = |member: &Member| {
             let real = arena.get(member.real);
             let counts = real.counts();
@@ -132,12 +141,12 @@ impl Entry {
                 persistent: real.templates(),
                 overloaded: real.is_overloaded(),
                 path: path(member.real),
-                stats: member.tally.stats(member.traffic(counters)),
+                stats: stats(&member.tally, member.traffic(counters)),
             }
         };
         protocol::Service {
             spec: self.spec.clone(),
-            stats: self.tally.stats(self.traffic(counters)),
+            stats: stats(&self.tally, self.traffic(counters)),
             servers: self.members().map(server).collect(),
         }
     }

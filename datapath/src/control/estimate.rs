@@ -27,6 +27,11 @@ impl Estimator {
         Estimator { last: traffic, ..Estimator::default() }
     }
 
+    /// The counts of the last sample.
+    pub fn last(&self) -> Traffic {
+        self.last
+    }
+
     /// Takes the counts of now, two seconds after those before.
     pub fn sample(&mut self, now: Traffic) {
         let last = std::mem::replace(&mut self.last, now);

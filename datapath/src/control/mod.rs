@@ -5,6 +5,7 @@
 //! socket      the director's end                    supported   what this version serves
 //! book        the rules in force                    entry, tally, trash, keys   its parts
 //! change      one action, or many as one            timeouts, estimate   timeouts, rates
+//! sysctl      settings by name, and the defences
 //! workers     mail to the workers, and their health
 //! network     ways and next hops, from the kernel   vips        addresses of our own
 //! datapath    workers, XDP program, network         report      what is told of them
@@ -14,8 +15,8 @@
 //! A module may use only what stands to its left (`entry` and the other parts of the book are one with it):
 //!
 //! ```text
-//! protocol < client, socket < supported, timeouts, estimate < book < change, workers < network < vips, datapath < report
-//!     < controller
+//! protocol < client, socket < supported, timeouts, estimate, sysctl < book < change, workers < network
+//!     < vips, datapath < report < controller
 //! ```
 
 pub mod book;
@@ -31,6 +32,7 @@ pub mod protocol;
 pub mod report;
 pub mod socket;
 pub mod supported;
+pub mod sysctl;
 mod tally;
 pub mod timeouts;
 mod trash;

@@ -94,6 +94,10 @@ pub enum Action {
     Connections,
     /// `-L --timeout`. Answered by [`Answer::Timeouts`].
     Timeouts,
+    /// `xvs sysctl get` and `list`: these settings, or all if none is named. Answered by [`Answer::Settings`].
+    Settings(Vec<String>),
+    /// `xvs sysctl set`: all of them, or none. Answered by [`Answer::Settings`].
+    Set(Vec<Assignment>),
     /// `xvs status`. Answered by [`Answer::Status`].
     Status,
     /// `xvs drops`. Answered by [`Answer::Drops`].
@@ -128,6 +132,8 @@ pub enum Answer {
     Connections(Vec<Connection>),
     /// The timeouts in force.
     Timeouts(Timeouts),
+    /// Settings as they are, in the order in which they were named.
+    Settings(Vec<SettingState>),
     /// The state of the director.
     Status(Box<Status>),
     /// Drops by reason.
@@ -170,6 +176,8 @@ pub enum RefusalKind {
     NoSuchServer,
     /// ENOENT on adding or editing a service: no such scheduler or persistence engine.
     NoSuchScheduler,
+    /// ENOENT below `/proc/sys`: no setting has this name.
+    NoSuchSetting,
     /// EINVAL.
     Invalid,
     /// ERANGE.

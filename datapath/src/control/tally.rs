@@ -34,6 +34,11 @@ impl Tally {
         self.rates = Estimator::starting_at(now);
     }
 
+    /// All traffic at the last sample.
+    pub(super) fn sampled(&self) -> Traffic {
+        self.rates.last()
+    }
+
     /// A sample for the rates.
     pub(super) fn sample(&mut self, now: Traffic) {
         self.rates.sample(now);

@@ -95,7 +95,7 @@ impl Site {
         Site { shared, counters, book, world, engine, now: Now::from_secs(1000), compiled: 0 }
     }
 
-    fn scene(&mut self) -> Scene<'_> {
+    pub fn scene(&mut self) -> Scene<'_> {
         Scene { book: &mut self.book, shared: &self.shared, outside: &mut self.world, now_ms: self.now.millis() }
     }
 

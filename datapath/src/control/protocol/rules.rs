@@ -1,4 +1,4 @@
-//! What is asked for: services, servers, timeouts.
+//! What is asked for: services, servers, timeouts, settings.
 //!
 //! Plain values that may be wrong; whether they are is for `config::rules` to say.
 
@@ -184,4 +184,14 @@ pub struct Timeouts {
     pub tcpfin: u32,
     /// UDP.
     pub udp: u32,
+}
+
+/// A setting and the value that it shall have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Assignment {
+    /// Name: `net.ipv4.vs.NAME`, `net/ipv4/vs/NAME`, or `NAME`.
+    pub name: String,
+    /// Value, as a person writes it.
+    pub value: String,
 }

@@ -116,6 +116,39 @@ pub struct Counter {
     pub help: String,
 }
 
+/// A setting as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SettingState {
+    /// Full name, as sysctl(8) prints it.
+    pub name: String,
+    /// Value.
+    pub value: String,
+    /// Value when nobody has set it, in the director's profile.
+    pub default: String,
+    /// What it takes.
+    pub takes: String,
+    /// Does it do anything here?
+    pub standing: Standing,
+    /// What it does, or does in the kernel.
+    pub effect: String,
+    /// Why it does nothing here, if so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+/// Does a setting do anything here?
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Standing {
+    /// Yes.
+    Acts,
+    /// No: it is accepted, stored and shown.
+    Kept,
+    /// No: there is nothing that it could move. It is accepted, stored and shown all the same.
+    #[serde(rename = "not_applicable")]
+    Absent,
+}
+
 /// The state of the director.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Status {
