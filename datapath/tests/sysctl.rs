@@ -106,6 +106,20 @@ fn each_setting_moves_its_own_switch() {
     assert!(moved.len() >= 11, "{moved:?}");
 }
 
+/// Guards switches that nobody could set: each has a setting of its name, but for those that the defences move.
+#[test]
+fn each_switch_has_a_setting() {
+    let derived = ["drop_rate", "drop_entry_active", "secure_tcp_active"];
+    let all = format!("{:?}", Switches::default());
+    let fields: Vec<&str> = all.split(['{', ',']).skip(1).filter_map(|field| field.trim().split(':').next()).collect();
+    assert!(fields.len() > 12, "{all}");
+    for field in fields.into_iter().filter(|field| !derived.contains(field)) {
+        let setting = table::find(field).or_else(|| table::find(&format!("xvs.{field}")));
+        let setting = setting.unwrap_or_else(|| panic!("no setting moves the switch {field}"));
+        assert!(matches!(setting.applies, Applies::Switch(_)), "{field}");
+    }
+}
+
 /// Guards all or nothing: one wrong value among right ones, and nothing has changed; all that is wrong is said at once.
 #[test]
 fn many_are_set_as_one() {

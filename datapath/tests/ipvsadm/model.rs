@@ -102,9 +102,8 @@ impl Model {
             }
             Action::Connections => return Ok(Answer::Connections(self.connections.clone())),
             Action::Timeouts => return Ok(Answer::Timeouts(self.timeouts)),
-            Action::Status | Action::Drops | Action::Explain { .. } | Action::Apply { .. } => {
-                return Err(RefusalKind::Unsupported);
-            }
+            // What ipvsadm does not know.
+            _ => return Err(RefusalKind::Unsupported),
         }
         Ok(Answer::Done)
     }
