@@ -17,8 +17,8 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue, Deserializer};
 
 use super::document::{
-    ConnectionsTable, DirectorTable, Document, FramesTable, InterfaceTable, NETMASK, ServerTable, ServiceTable, SettingLine,
-    TimeoutsTable,
+    ConnectionsTable, DirectorTable, Document, FramesTable, InterfaceTable, NETMASK, ServerTable, ServiceTable,
+    SettingLine, TimeoutsTable,
 };
 use super::problem::{PROBLEMS_MAX, Problem, Problems, Source, did_you_mean, either, quote};
 

@@ -327,4 +327,12 @@ pub static TABLE: &[Setting] = &[
          silence, as the kernel does, and counts it.",
     )
     .sane("1"),
+    Setting::new(
+        "xvs.reset_unknown",
+        SWITCH,
+        "1",
+        Applies::Switch(|switches| &switches.reset_unknown),
+        "1 answers a TCP segment that belongs to no connection and opens none with a reset, as the host behind the kernel's \
+         IPVS does; 0 drops it in silence, and counts it.",
+    ),
 ];
