@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::control::protocol::{Assignment, Protocol};
+use crate::control::protocol::{Assignment, Family, Protocol, ServiceId};
 
 /// A layer-4 load balancer: Linux Virtual Server's work, on AF_XDP.
 ///
@@ -36,6 +36,8 @@ pub enum Command {
     /// Read and change the settings that LVS has as net.ipv4.vs.*, and xvs's own.
     #[command(subcommand)]
     Sysctl(Sysctl),
+    /// Tell how long connections are remembered, and change it.
+    Timeouts(Timeouts),
     /// Check a configuration file; changes nothing and needs no director.
     Check {
         /// The file.
@@ -117,6 +119,48 @@ pub enum Sysctl {
     },
 }
 
+/// `xvs timeouts`
+#[derive(Debug, Args)]
+pub struct Timeouts {
+    /// tcp, udp, sctp or mark; without a service it is about the director's own timeouts.
+    #[arg(value_parser = ["tcp", "udp", "sctp", "mark"], requires = "service")]
+    pub protocol: Option<String>,
+    /// The service: VIP:PORT, or the number of a mark.
+    #[arg(value_name = "SERVICE")]
+    pub service: Option<String>,
+    /// The mark is IPv6's.
+    #[arg(short = '6', long)]
+    pub ipv6: bool,
+    /// Set timeouts, as in established=1800,close_wait=10; 0 takes one back.
+    #[arg(long, value_name = "NAME=SECONDS", value_delimiter = ',', value_parser = seconds)]
+    pub set: Vec<(String, u32)>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl Timeouts {
+    /// The service that is named, if one is.
+    ///
+    /// # Errors
+    /// The words name none: a sentence.
+    pub fn service(&self) -> Result<Option<ServiceId>, String> {
+        let (Some(kind), Some(text)) = (&self.protocol, &self.service) else {
+            return if self.ipv6 { Err("-6 goes with a mark: name one".to_owned()) } else { Ok(None) };
+        };
+        if kind == "mark" {
+            let family = if self.ipv6 { Family::Inet6 } else { Family::Inet };
+            let mark = text.parse().map_err(|_| format!("{text} is no mark: it is a number"))?;
+            return Ok(Some(ServiceId::Mark { mark, family }));
+        }
+        if self.ipv6 {
+            return Err("-6 goes with a mark: an address says itself what it is".to_owned());
+        }
+        let address = text.parse().map_err(|_| format!("{text} is no VIP:PORT, as in 192.0.2.10:80"))?;
+        Ok(Some(ServiceId::Address { protocol: protocol(kind)?, address }))
+    }
+}
+
 /// A listing.
 #[derive(Debug, Args)]
 pub struct Output {
@@ -176,4 +220,11 @@ fn assignment(text: &str) -> Result<Assignment, String> {
         }
         _ => Err("it must be NAME=VALUE, as in drop_entry=1".to_owned()),
     }
+}
+
+/// `NAME=SECONDS`
+fn seconds(text: &str) -> Result<(String, u32), String> {
+    let wrong = || "it must be NAME=SECONDS, as in established=1800".to_owned();
+    let (name, seconds) = text.split_once('=').ok_or_else(wrong)?;
+    Ok((name.trim().to_owned(), seconds.trim().parse().map_err(|_| wrong())?))
 }

@@ -8,7 +8,7 @@ use clap::Parser;
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
-use xvs::cli::{Cli, Command, Log, Sysctl};
+use xvs::cli::{Cli, Command, Log, Sysctl, Timeouts};
 use xvs::config::Desired;
 use xvs::control::client::{self, Client, ClientError};
 use xvs::control::protocol::{Action, Answer, Standing};
@@ -92,6 +92,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             })
         }
         Command::Sysctl(command) => sysctl(control, command),
+        Command::Timeouts(options) => timeouts(control, options),
         Command::Check { file, json } => check(&file, json),
         Command::Apply { file, dry_run, json } => {
             let document = run::read_text(&file).map_err(failure)?;
@@ -158,6 +159,20 @@ fn sysctl(control: Option<PathBuf>, command: Sysctl) -> Result<(), Failure> {
             Ok(())
         }
     }
+}
+
+fn timeouts(control: Option<PathBuf>, options: Timeouts) -> Result<(), Failure> {
+    let service = options
+        .service()
+        .map_err(|message| Failure { message: format!("{message}; see `xvs --help`"), code: USAGE })?;
+    if !options.set.is_empty() {
+        let timeouts = options.set.into_iter().collect();
+        call(control.clone(), Action::SetStateTimeouts { service, timeouts, replace: false })?;
+    }
+    ask(control, Action::StateTimeouts(service), options.json, |answer| match answer {
+        Answer::StateTimeouts(sets) => Some(render::timeouts(sets)),
+        _ => None,
+    })
 }
 
 /// Says something on the side that is no failure.

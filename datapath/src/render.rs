@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use crate::control::protocol::{Counter, Drop, SettingState, Standing, Status};
+use crate::config::rules;
+use crate::control::protocol::{Counter, Drop, SettingState, Standing, Status, TimeoutSet};
 
 /// `xvs status`
 pub fn status(status: &Status) -> String {
@@ -121,6 +122,26 @@ pub fn futile(states: &[SettingState]) -> Vec<String> {
         format!("{} is kept and has no effect here. {}", state.name, state.why.as_deref().unwrap_or_default())
     };
     states.iter().filter(is_set).map(sentence).collect()
+}
+
+/// `xvs timeouts`: the director's in whole, and of a service what it has of its own; in whole if it alone was asked for.
+pub fn timeouts(sets: &[TimeoutSet]) -> String {
+    let alone = sets.len() == 1;
+    let mut text = String::new();
+    for set in sets {
+        let is_service = set.service.is_some();
+        let title = set.service.as_ref().map_or_else(|| "director".to_owned(), rules::describe);
+        let _ = writeln!(text, "{title}:");
+        for timeout in set.timeouts.iter().filter(|timeout| timeout.own || alone || !is_service) {
+            let mark = match (is_service, timeout.own) {
+                (true, true) if alone => "  its own",
+                (false, true) => "  set",
+                _ => "",
+            };
+            let _ = writeln!(text, "  {:<18} {:>7} s{mark}", timeout.state, timeout.seconds);
+        }
+    }
+    text
 }
 
 fn duration(seconds: u64) -> String {

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use xvs_engine::conn::Class;
 use xvs_engine::counters::Counters;
 use xvs_engine::engine::{Engine, Shared, Sizes, Verdict};
 use xvs_engine::flow::{Address, Family, Flow, HashKey};
@@ -236,6 +237,7 @@ fn engine(desired: &Desired) -> Result<(Engine, Arc<Shared>), ReplayError> {
     let refused = |refusal: Refusal| RunError::Refused(refusal.message);
     for state in desired.services() {
         book.open_service(state.spec.clone()).map_err(refused)?;
+        book.set_timeouts(&state.spec.id, &state.timeouts, true).map_err(refused)?;
         for server in &state.servers {
             book.add_server(&state.spec.id, *server, &mut outside).map_err(refused)?;
         }
@@ -245,7 +247,7 @@ fn engine(desired: &Desired) -> Result<(Engine, Arc<Shared>), ReplayError> {
             shared.hops.resolve(hop, mac);
         }
     }
-    timeouts::set(&shared, desired.timeouts());
+    timeouts::set_states(&shared, Class::DIRECTOR, desired.timeouts());
     let tagging = gateway.and_then(|gateway| gateway.vlan).and_then(|vlan| Tags::new(&[(0x8100, vlan)]));
     let interface = Interface {
         name: desired.interfaces().first().map_or_else(|| "replay".to_owned(), |interface| interface.name.clone()),

@@ -225,7 +225,7 @@ fn help_is_complete() {
     let top = xvs(&["--help"]);
     assert!(top.status.success() && top.stderr.is_empty());
     let top = text(&top.stdout);
-    for command in ["run", "status", "drops", "explain", "sysctl", "check", "apply", "replay"] {
+    for command in ["run", "status", "drops", "explain", "sysctl", "timeouts", "check", "apply", "replay"] {
         let line = top
             .lines()
             .find(|line| line.trim_start().starts_with(command))

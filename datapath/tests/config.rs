@@ -1,7 +1,7 @@
 //! The configuration from outside: files with their mistakes, plans against a model, and the way back to text.
 
 use proptest::prelude::*;
-use xvs::config::desired::{SCHEDULER, TIMEOUTS};
+use xvs::config::desired::SCHEDULER;
 use xvs::config::document::{AbsentWorker, Compat, Demand, InterfaceTable, Kernel, XdpMode};
 use xvs::config::plan::{diff_settings, diff_timeouts, needs_restart};
 use xvs::config::render::render;
@@ -10,6 +10,7 @@ use xvs::config::settings::{Gateway, Mac};
 use xvs::config::{DOCUMENT_MAX, Desired, Document, ServiceState, diff};
 use xvs::control::protocol::*;
 use xvs::control::sysctl::Settings;
+use xvs::control::timeouts;
 
 const SCHEDULERS: &[&str] =
     &["rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf", "mh", "twos"];
@@ -34,6 +35,8 @@ capacity = 65536
 tcp = 1800
 tcpfin = 60
 udp = 0
+close_wait = 30
+sctp_established = 60
 
 [sysctl]
 drop_entry = 1
@@ -72,6 +75,10 @@ persistent = 300
 netmask = 24
 engine = "sip"
 one_packet = true
+
+[service.timeouts]
+udp = 10
+established = 0
 
 [[service.server]]
 address = "10.0.0.11:5353"
@@ -114,7 +121,9 @@ fn every_key_counts() {
     assert_eq!((director.xdp_mode, director.compat, director.kernel), (XdpMode::Native, Compat::Sane, Kernel::Old));
     assert_eq!(director.cpus.as_deref(), Some(&[2, 3][..]));
     assert_eq!(desired.capacity(), 65536);
-    assert_eq!(desired.timeouts(), Timeouts { tcp: 1800, tcpfin: 60, udp: 0 });
+    let seconds = |name: &str| desired.timeouts().get(name).copied();
+    let named = ["established", "fin_wait", "udp", "close_wait", "sctp_established", "syn_recv"].map(seconds);
+    assert_eq!(named, [1800, 60, 0, 30, 60, 60].map(Some), "syn_recv is IPVS's");
     let wishes: Vec<_> = desired.wishes().iter().map(|wish| (wish.name(), wish.value().to_string())).collect();
     let wished = [("drop_entry", "1"), ("sloppy_tcp", "1"), ("sync_threshold", "4\t60"), ("xvs.refuse_nodest", "0")];
     assert_eq!(wishes, wished.map(|(name, value)| (name, value.to_owned())));
@@ -141,6 +150,8 @@ fn every_key_counts() {
             one_packet: true,
         }
     );
+    assert_eq!(udp.timeouts, ByState::from([("udp".into(), 10)]), "0 is the director's");
+    assert!(mark.timeouts.is_empty());
     let server = |address: &str, method, weight, upper, lower| ServerSpec {
         address: address.parse().unwrap(),
         method,
@@ -172,8 +183,9 @@ fn nothing_is_required() {
     assert_eq!(director.absent_worker, AbsentWorker::Drop);
     assert_eq!((director.xdp_mode, director.compat, director.kernel), (XdpMode::Auto, Compat::Ipvs, Kernel::New));
     assert_eq!(desired.capacity(), 1_048_576);
-    assert_eq!(desired.timeouts(), TIMEOUTS);
-    assert_eq!((TIMEOUTS.tcp, TIMEOUTS.tcpfin, TIMEOUTS.udp), (900, 120, 300));
+    assert_eq!(*desired.timeouts(), timeouts::defaults());
+    let named = ["established", "fin_wait", "udp", "syn_recv"].map(|name| desired.timeouts().get(name).copied());
+    assert_eq!(named, [900, 120, 300, 60].map(Some));
     let frames = desired.frames();
     assert_eq!((frames.size, frames.count, frames.batch), (2048, 4096, 64));
     assert_eq!((frames.rx_ring, frames.tx_ring, frames.fill_ring, frames.completion_ring), (2048, 2048, 2048, 2048));
@@ -220,6 +232,11 @@ fn mistakes_and_what_is_said_about_them() {
         ("[timeouts]\ntcp = -1\ntcpfin = 2678401".into(), &["line 2, column 1: timeouts.tcp: -1 is out of range: 0 to 2678400 seconds, where 0 keeps what is", "line 3, column 1: timeouts.tcpfin: 2678401 is out of range: 0 to 2678400 seconds, where 0 keeps what is"]),
         ("[frames]\nsize = 3000\ncount = 4\nrx_ring = 1000\ntx_ring = 0\nfill_ring = 131072\nbusy_poll_budget = 65536\nbatch = 0".into(), &["line 2, column 1: frames.size: 3000 is not 2048 or 4096 (bytes)", "line 3, column 1: frames.count: 4 is out of range: 16 to 1048576 frames", "line 4, column 1: frames.rx_ring: 1000 is not a power of two: 512 or 1024 would be", "line 5, column 1: frames.tx_ring: 0 is out of range: 8 to 65536 entries", "line 6, column 1: frames.fill_ring: 131072 is out of range: 8 to 65536 entries", "line 7, column 1: frames.busy_poll_budget: 65536 is out of range: 1 to 65535 packets", "line 8, column 1: frames.batch: 0 is out of range: 1 to 1024 packets"]),
         ("[frames]\nrx_ring = 32\ntx_ring = 8\ncount = 100".into(), &["line 1, column 2: frames.batch: a batch of 64 does not fit into rx_ring, which has 32", "line 1, column 2: frames.batch: a batch of 64 does not fit into tx_ring, which has 8", "line 4, column 1: frames.count: 100 frames are too few: a batch of 64 in hand and one to receive into"]),
+        ("[timeouts]\ntpc = 1\nudp = \"1\"\nsctp_closd = 1".into(), &["line 2, column 1: timeouts.tpc: unknown key (did you mean \"tcp\"?); known here: NAMES", "line 3, column 7: timeouts.udp: \"1\" should be a whole number of at most 64 bits", "line 4, column 1: timeouts.sctp_closd: unknown key (did you mean \"sctp_closed\"?); known here: NAMES"]),
+        ("[timeouts]\ntcp = 1\nestablished = 2".into(), &["line 2, column 1: timeouts.tcp: this is \"established\" already, by another name"]),
+        (v("[[service.timeouts]]\nudp = 1"), &["line 3, column 11: service[0].timeouts: there is one such table: write [service.timeouts] in single brackets"]),
+        (v("timeouts = 3"), &["line 3, column 1: service[0].timeouts: this is a table: write [service.timeouts], then a line for each key"]),
+        (v("timeouts.udp = -1"), &["line 3, column 10: service[0].timeouts.udp: -1 is out of range: 0 to 2678400 seconds, where 0 is the director's"]),
         // Profile and settings.
         ("[director]\ncompat = \"old\"\nkernel = \"new\"".into(), &[r#"line 2, column 1: director.compat: "old" is a kernel's generation, and kernel names another one: write kernel = "old" instead; compat is "ipvs" (the default) or "sane""#]),
         ("sysctl = 1".into(), &["line 1, column 1: sysctl: this is a table: write [sysctl], then a line for each key"]),
@@ -286,7 +303,9 @@ fn mistakes_and_what_is_said_about_them() {
         (with("", "address = \"255.255.255.255\""), &["line 5, column 1: service[0].server[0].address: a real server cannot have the broadcast address (255.255.255.255): it must be unicast"]),
         (with("", "address = \"10.0.0.1:http\""), &[r#"line 5, column 1: service[0].server[0].address: "10.0.0.1:http" is no address: write it in figures with its port, as in "192.0.2.10:80" or "[2001:db8::1]:80""#]),
     ];
+    let names = timeouts::names().join(", ");
     for (text, expected) in table {
+        let expected: Vec<String> = expected.iter().map(|line| line.replace("NAMES", &names)).collect();
         assert_eq!(read(&text).expect_err(&text), expected, "{text}");
     }
 }
@@ -506,6 +525,7 @@ fn a_plan_reads_well() {
         r#"
         [[service]]
         address = "192.0.2.1:80"
+        timeouts.established = 60
         [[service.server]]
         address = "10.0.0.1"
         [[service.server]]
@@ -526,6 +546,7 @@ fn a_plan_reads_well() {
         scheduler = "sh"
         flags = ["sh-port"]
         persistent = 300
+        timeouts.close_wait = 10
         [[service.server]]
         address = "10.0.0.3"
         [[service.server]]
@@ -536,6 +557,7 @@ fn a_plan_reads_well() {
         protocol = "udp"
         address = "[2001:db8::1]:53"
         one_packet = true
+        timeouts.udp = 5
         [[service.server]]
         address = "10.0.0.9:53"
         method = "tun"
@@ -548,19 +570,24 @@ fn a_plan_reads_well() {
         diff(before.services(), &after).sentences(),
         [
             "Change service tcp 192.0.2.1:80: scheduler wlc to sh, flags none to sh-port, persistence off to 300 s by /32.",
+            "Set the timeouts of tcp 192.0.2.1:80: close_wait the director's to 10 s, established 60 s to the director's.",
             "Add server 10.0.0.3:80 to tcp 192.0.2.1:80: dr, weight 1.",
             "Change server 10.0.0.1:80 of tcp 192.0.2.1:80: weight 1 to 0, upper threshold none to 100.",
             "Add service udp [2001:db8::1]:53 with scheduler wlc, each packet for itself.",
+            "Set the timeouts of udp [2001:db8::1]:53: udp the director's to 5 s.",
             "Add server 10.0.0.9:53 to udp [2001:db8::1]:53: tun (gue to port 6080, no checksum), weight 1.",
             "Remove server 10.0.0.2:80 from tcp 192.0.2.1:80.",
             "Remove server 10.0.0.1:0 from mark 1 (inet).",
             "Remove service mark 1 (inet).",
         ]
     );
-    let step = diff_timeouts(before.timeouts(), &after).unwrap();
-    assert_eq!(step.action, Action::SetTimeouts(Timeouts { tcp: 1800, tcpfin: 120, udp: 0 }));
-    assert_eq!(step.sentence, "Set the timeouts: tcp 900 s to 1800 s.");
-    assert_eq!(diff_timeouts(TIMEOUTS, &before), None);
+    let defaults = timeouts::defaults().into_iter();
+    let current: Vec<_> = defaults.map(|(state, seconds)| StateTimeout { state, seconds, own: false }).collect();
+    let step = diff_timeouts(&current, &after).unwrap();
+    let set = ByState::from([("established".into(), 1800)]);
+    assert_eq!(step.action, Action::SetStateTimeouts { service: None, timeouts: set, replace: false });
+    assert_eq!(step.sentence, "Set the timeouts: established 900 s to 1800 s.");
+    assert_eq!(diff_timeouts(&current, &before), None);
     assert_eq!(needs_restart(&before, &after), Vec::<&str>::new());
     assert_eq!(needs_restart(&before, &read("[frames]\nbatch = 32").unwrap()), ["frames"]);
 }
@@ -580,11 +607,13 @@ fn a_listing_is_turned_into_the_order_of_adding() {
     };
     let service = Service {
         spec: service_spec("192.0.2.1:80"),
+        timeouts: ByState::from([("udp".into(), 9)]),
         stats: Stats::default(),
         servers: vec![server("10.0.0.2:80"), server("10.0.0.1:80")],
     };
     let state = ServiceState::from(&service);
     assert_eq!(state.servers, [server_spec("10.0.0.1:80"), server_spec("10.0.0.2:80")]);
+    assert_eq!(state.timeouts, service.timeouts);
 }
 
 /// What `render` writes is meant to be edited: no key that says nothing, no array of inline tables.
@@ -597,6 +626,7 @@ fn rendered_rules_look_like_a_file_of_a_person() {
             persistence: Some(Persistence { timeout_s: 300, mask: Mask::full(Family::Inet) }),
             ..service_spec("192.0.2.1:80")
         },
+        timeouts: ByState::from([("established".into(), 3600)]),
         servers: vec![ServerSpec {
             method: Method::Tun(Tunnel::Gre { checksum: TunnelChecksum::Full }),
             upper: 10,
@@ -617,6 +647,9 @@ scheduler = "mh"
 flags = ["mh-fallback"]
 persistent = 300
 
+[service.timeouts]
+established = 3600
+
 [[service.server]]
 address = "10.0.0.1:80"
 method = "tun"
@@ -625,7 +658,7 @@ upper = 10
 tunnel = "gre"
 tunnel_checksum = "full"
 "#;
-    assert_eq!(render(Some(&TIMEOUTS), &[state]), expected);
+    assert_eq!(render(Some(&Timeouts { tcp: 900, tcpfin: 120, udp: 300 }), &[state]), expected);
     assert_eq!(read(&render(None, &[])).unwrap(), read("").unwrap());
 }
 
@@ -642,7 +675,7 @@ fn carry_out(mut state: Vec<ServiceState>, actions: impl IntoIterator<Item = Act
         match action {
             Action::AddService(spec) => {
                 assert!(state.iter().all(|state| state.spec.id != spec.id));
-                state.push(ServiceState { spec, servers: Vec::new() });
+                state.push(ServiceState { spec, timeouts: ByState::new(), servers: Vec::new() });
             }
             Action::EditService(spec) => {
                 let id = spec.id;
@@ -666,6 +699,9 @@ fn carry_out(mut state: Vec<ServiceState>, actions: impl IntoIterator<Item = Act
                 let before = servers.len();
                 servers.retain(|other| other.address != address);
                 assert_eq!(servers.len() + 1, before);
+            }
+            Action::SetStateTimeouts { service: Some(id), timeouts, replace: true } => {
+                find(&mut state, id).timeouts = timeouts;
             }
             other => panic!("no plan has {other:?}"),
         }
@@ -784,7 +820,11 @@ fn any_rules() -> impl Strategy<Value = Vec<ServiceState>> {
                     servers.push(server);
                 }
             }
-            rules.push(ServiceState { spec, servers });
+            // Some have their own, and those that are in both sets of rules differ.
+            let names = ["established", "udp", "sctp_closed"];
+            let seconds = servers.len() as u32;
+            let own = names.into_iter().take(servers.len() % 4).map(|name| (name.to_owned(), seconds));
+            rules.push(ServiceState { spec, timeouts: own.collect(), servers });
         }
         rules
     })
@@ -834,7 +874,7 @@ proptest! {
         let spec = if mend.0 { mended_service(spec) } else { spec };
         let server = if mend.1 { mended_server(&spec, server) } else { server };
         let command = check_service(&spec, SCHEDULERS).is_ok() && check_server(&spec, &server).is_ok();
-        let file = read(&render(None, &[ServiceState { spec, servers: vec![server] }]));
+        let file = read(&render(None, &[ServiceState { spec, timeouts: ByState::new(), servers: vec![server] }]));
         prop_assert_eq!(command, file.is_ok(), "{:?}", file);
     }
 

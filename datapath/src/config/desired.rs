@@ -9,28 +9,28 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 
 use super::document::{
-    Document, InterfaceTable, MethodName, Netmask, ServerTable, ServiceTable, SettingLine, TimeoutsTable, TunnelName,
+    Document, InterfaceTable, MethodName, Netmask, ServerTable, ServiceTable, SettingLine, TunnelName,
 };
 use super::problem::{Problem, Problems, quote};
 use super::rules::{self, THRESHOLD_MAX, TIMEOUT_MAX_S};
 use super::settings::{self, DirectorSettings, FrameSettings, InterfaceSettings};
 use crate::control::protocol::{
-    self, Family, Mask, Method, Persistence, Protocol, SchedFlags, ServerSpec, Service, ServiceId, ServiceSpec,
-    Timeouts, Tunnel,
+    self, ByState, Family, Mask, Method, Persistence, Protocol, SchedFlags, ServerSpec, Service, ServiceId,
+    ServiceSpec, Tunnel,
 };
 use crate::control::sysctl::{Settings, Wish};
+use crate::control::timeouts;
 
 /// Scheduler of a service that does not name one; ipvsadm's default.
 pub const SCHEDULER: &str = "wlc";
-
-/// Timeouts in seconds when the file does not say; IPVS's defaults.
-pub const TIMEOUTS: Timeouts = Timeouts { tcp: 900, tcpfin: 120, udp: 300 };
 
 /// A virtual service and its real servers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceState {
     /// The service.
     pub spec: ServiceSpec,
+    /// Timeouts of its own, by the states' own names.
+    pub timeouts: ByState,
     /// Its servers, in the order in which they are added: that of a file. The director's own order is the reverse.
     pub servers: Vec<ServerSpec>,
 }
@@ -39,7 +39,7 @@ impl From<&Service> for ServiceState {
     /// The rules of a listed service. A listing has the newest server first, a file the oldest.
     fn from(service: &Service) -> Self {
         let servers = service.servers.iter().rev().map(|server| server.spec).collect();
-        ServiceState { spec: service.spec.clone(), servers }
+        ServiceState { spec: service.spec.clone(), timeouts: service.timeouts.clone(), servers }
     }
 }
 
@@ -48,7 +48,7 @@ impl From<&Service> for ServiceState {
 pub struct Desired {
     director: DirectorSettings,
     capacity: u32,
-    timeouts: Timeouts,
+    timeouts: ByState,
     wishes: Vec<Wish>,
     frames: FrameSettings,
     interfaces: Vec<InterfaceSettings>,
@@ -91,9 +91,9 @@ impl Desired {
         self.capacity
     }
 
-    /// Timeouts in seconds; 0 keeps what the director has.
-    pub fn timeouts(&self) -> Timeouts {
-        self.timeouts
+    /// Timeouts of all states, in seconds; 0 keeps what the director has.
+    pub fn timeouts(&self) -> &ByState {
+        &self.timeouts
     }
 
     /// Settings that the file names, each once.
@@ -129,16 +129,31 @@ impl Desired {
     }
 }
 
-fn read_timeouts(table: &TimeoutsTable, problems: &mut Problems<'_>) -> Timeouts {
-    let range = (0, i64::from(TIMEOUT_MAX_S));
-    let mut read = |name, value, default| {
-        settings::number(problems, name, value, default, range, "seconds, where 0 keeps what is")
-    };
-    Timeouts {
-        tcp: read("timeouts.tcp", table.tcp, TIMEOUTS.tcp),
-        tcpfin: read("timeouts.tcpfin", table.tcpfin, TIMEOUTS.tcpfin),
-        udp: read("timeouts.udp", table.udp, TIMEOUTS.udp),
+/// The director's timeouts: IPVS's where the file is silent.
+fn read_timeouts(table: &BTreeMap<String, i64>, problems: &mut Problems<'_>) -> ByState {
+    let mut all = timeouts::defaults();
+    all.extend(read_seconds(table, "timeouts", "keeps what is", problems));
+    all
+}
+
+/// Timeouts by the states' own names. `zero` says what 0 does.
+fn read_seconds(table: &BTreeMap<String, i64>, path: &str, zero: &str, problems: &mut Problems<'_>) -> ByState {
+    let mut first: HashMap<&str, &str> = HashMap::new();
+    let unit = format!("seconds, where 0 {zero}");
+    let mut read = ByState::new();
+    for (word, &value) in table {
+        let path = format!("{path}.{word}");
+        let Some(name) = timeouts::canonical(word) else {
+            problems.push(path, "there is no such timeout");
+            continue;
+        };
+        if let Some(before) = first.insert(name, word) {
+            problems.push(&path, format!("this is {} already, by another name", quote(before)));
+        }
+        let range = (0, i64::from(TIMEOUT_MAX_S));
+        read.insert(name.to_owned(), settings::number(problems, &path, Some(value), 0, range, &unit));
     }
+    read
 }
 
 fn read_settings(lines: &BTreeMap<String, SettingLine>, problems: &mut Problems<'_>) -> Vec<Wish> {
@@ -194,7 +209,9 @@ fn read_services(tables: &[ServiceTable], schedulers: &[&str], problems: &mut Pr
         }
         let spec = read_service(table, id, &path, schedulers, problems);
         let servers = read_servers(&table.server, id, &path, problems);
-        services.push(ServiceState { spec, servers });
+        let mut timeouts = read_seconds(&table.timeouts, &format!("{path}.timeouts"), "is the director's", problems);
+        timeouts.retain(|_, seconds| *seconds != 0);
+        services.push(ServiceState { spec, timeouts, servers });
     }
     services
 }

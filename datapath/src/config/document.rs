@@ -27,9 +27,9 @@ pub struct Document {
     /// `[connections]`
     #[serde(skip_serializing_if = "is_default")]
     pub connections: ConnectionsTable,
-    /// `[timeouts]`
-    #[serde(skip_serializing_if = "is_default")]
-    pub timeouts: TimeoutsTable,
+    /// `[timeouts]`: seconds by the names of states; 0 keeps what the director has.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub timeouts: BTreeMap<String, i64>,
     /// `[sysctl]`: by the names as they are written.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub sysctl: BTreeMap<String, SettingLine>,
@@ -87,21 +87,6 @@ pub struct ConnectionsTable {
     /// Entries.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub capacity: Option<i64>,
-}
-
-/// `[timeouts]`: seconds; 0 keeps what the director has.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct TimeoutsTable {
-    /// TCP, established.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tcp: Option<i64>,
-    /// TCP, FIN_WAIT.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tcpfin: Option<i64>,
-    /// UDP.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub udp: Option<i64>,
 }
 
 /// `[frames]`: a worker's packet memory and the rings that it shares with the kernel.
@@ -195,6 +180,9 @@ pub struct ServiceTable {
     /// One-packet scheduling.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub one_packet: Option<bool>,
+    /// `[service.timeouts]`: seconds by the names of states.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub timeouts: BTreeMap<String, i64>,
     /// `[[service.server]]`
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub server: Vec<ServerTable>,

@@ -9,14 +9,14 @@
 //! connections with it. New ones are added in the file's order.
 //! Not here: carrying it out, and the state itself. Everything is a function of its arguments.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt::Display;
 use std::net::SocketAddr;
 
 use super::desired::{Desired, ServiceState};
 use super::rules::{describe, flag_names, method_name};
 use crate::control::protocol::{
-    Action, Method, Persistence, ServerSpec, ServiceId, ServiceSpec, Timeouts, Tunnel, TunnelChecksum,
+    Action, ByState, Method, Persistence, ServerSpec, ServiceId, ServiceSpec, StateTimeout, Tunnel, TunnelChecksum,
 };
 use crate::control::sysctl::Settings;
 
@@ -75,19 +75,22 @@ pub fn diff(current: &[ServiceState], next: &Desired) -> Plan {
     plan
 }
 
-/// The step that sets the timeouts, if `next` wants others than those in force.
-pub fn diff_timeouts(current: Timeouts, next: &Desired) -> Option<Step> {
-    let wanted = next.timeouts();
+/// The step that sets the director's timeouts, if `next` wants others than those in force.
+pub fn diff_timeouts(current: &[StateTimeout], next: &Desired) -> Option<Step> {
     let mut changes = Changes::default();
-    for (name, old, new) in
-        [("tcp", current.tcp, wanted.tcp), ("tcpfin", current.tcpfin, wanted.tcpfin), ("udp", current.udp, wanted.udp)]
-    {
-        if new != 0 {
-            changes.note(name, format!("{old} s"), format!("{new} s"));
-        }
+    let mut timeouts = ByState::new();
+    for StateTimeout { state, seconds, .. } in current {
+        let Some(&wanted) = next.timeouts().get(state).filter(|wanted| **wanted != 0 && *wanted != seconds) else {
+            continue;
+        };
+        changes.note(state, format!("{seconds} s"), format!("{wanted} s"));
+        timeouts.insert(state.clone(), wanted);
     }
-    let differs = !changes.0.is_empty();
-    differs.then(|| Step { action: Action::SetTimeouts(wanted), sentence: changes.sentence("Set the timeouts") })
+    if timeouts.is_empty() {
+        return None;
+    }
+    let action = Action::SetStateTimeouts { service: None, timeouts, replace: false };
+    Some(Step { action, sentence: changes.sentence("Set the timeouts") })
 }
 
 /// The step that makes the settings what `next` says. Those that it does not name stay as they are.
@@ -130,6 +133,7 @@ fn add_service(plan: &mut Plan, state: &ServiceState) {
     let spec = &state.spec;
     let sentence = format!("Add service {} with scheduler {}{}.", describe(&spec.id), spec.scheduler, extras(spec));
     plan.push(Action::AddService(spec.clone()), sentence);
+    change_timeouts(plan, spec.id, &ByState::new(), &state.timeouts);
     for server in &state.servers {
         add_server(plan, spec.id, server);
     }
@@ -141,6 +145,7 @@ fn change_service(plan: &mut Plan, old: &ServiceState, new: &ServiceState) {
         let sentence = service_changes(&old.spec, &new.spec).sentence(&format!("Change service {}", describe(&id)));
         plan.push(Action::EditService(new.spec.clone()), sentence);
     }
+    change_timeouts(plan, id, &old.timeouts, &new.timeouts);
     let before: HashMap<SocketAddr, &ServerSpec> = old.servers.iter().map(|server| (server.address, server)).collect();
     for server in &new.servers {
         let Some(old) = before.get(&server.address) else {
@@ -153,6 +158,18 @@ fn change_service(plan: &mut Plan, old: &ServiceState, new: &ServiceState) {
             plan.push(Action::EditServer { service: id, server: *server }, sentence);
         }
     }
+}
+
+fn change_timeouts(plan: &mut Plan, id: ServiceId, old: &ByState, new: &ByState) {
+    if old == new {
+        return;
+    }
+    let mut changes = Changes::default();
+    let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    let told = |seconds: Option<&u32>| seconds.map_or_else(|| "the director's".to_owned(), |s| format!("{s} s"));
+    names.into_iter().for_each(|name| changes.note(name, told(old.get(name)), told(new.get(name))));
+    let sentence = changes.sentence(&format!("Set the timeouts of {}", describe(&id)));
+    plan.push(Action::SetStateTimeouts { service: Some(id), timeouts: new.clone(), replace: true }, sentence);
 }
 
 fn add_server(plan: &mut Plan, service: ServiceId, server: &ServerSpec) {

@@ -18,9 +18,10 @@ use toml::de::{DeTable, DeValue, Deserializer};
 
 use super::document::{
     ConnectionsTable, DirectorTable, Document, FramesTable, InterfaceTable, NETMASK, ServerTable, ServiceTable,
-    SettingLine, TimeoutsTable,
+    SettingLine,
 };
 use super::problem::{PROBLEMS_MAX, Problem, Problems, Source, did_you_mean, either, quote};
+use crate::control::timeouts;
 
 /// Bytes of the longest document. A server takes about a hundred bytes, so this holds some tens of thousands of them,
 /// and one wrong path (a capture, a core file) is told apart from a configuration before it is parsed.
@@ -103,7 +104,7 @@ impl<'t> Reader<'t> {
         Document {
             director: self.section("director", &mut root),
             connections: self.section("connections", &mut root),
-            timeouts: self.section("timeouts", &mut root),
+            timeouts: self.timeouts("", &mut root),
             sysctl: self.settings(&mut root),
             frames: self.section("frames", &mut root),
             interface: self.list("", "interface", &mut root, |reader, path, table| reader.table(path, table)),
@@ -114,29 +115,54 @@ impl<'t> Reader<'t> {
 
     fn service(&mut self, path: &str, mut table: DeTable<'t>) -> ServiceTable {
         let server = self.list(path, "server", &mut table, |reader, path, table| reader.table(path, table));
-        ServiceTable { server, ..self.table(path, table) }
+        let timeouts = self.timeouts(path, &mut table);
+        ServiceTable { timeouts, server, ..self.table(path, table) }
     }
 
     /// `[name]`
     fn section<T: DeserializeOwned + Default>(&mut self, name: &str, root: &mut DeTable<'t>) -> T {
-        self.only(name, root).map_or_else(T::default, |table| self.table(name, table))
+        self.only("", name, root).map_or_else(T::default, |table| self.table(name, table))
     }
 
     /// The table of this name, of which there is one at most.
-    fn only(&mut self, name: &str, root: &mut DeTable<'t>) -> Option<DeTable<'t>> {
-        let message = match root.remove(name).map(Spanned::into_inner)? {
+    fn only(&mut self, parent: &str, name: &str, table: &mut DeTable<'t>) -> Option<DeTable<'t>> {
+        let header = if parent.is_empty() { name.to_owned() } else { format!("service.{name}") };
+        let message = match table.remove(name).map(Spanned::into_inner)? {
             DeValue::Table(table) => return Some(table),
-            DeValue::Array(_) => format!("there is one such table: write [{name}] in single brackets"),
-            _ => format!("this is a table: write [{name}], then a line for each key"),
+            DeValue::Array(_) => format!("there is one such table: write [{header}] in single brackets"),
+            _ => format!("this is a table: write [{header}], then a line for each key"),
         };
-        self.problems.push(name, message);
+        self.problems.push(join(parent, name), message);
         None
+    }
+
+    /// `[timeouts]`, here or below a service: a number for each name.
+    fn timeouts(&mut self, parent: &str, table: &mut DeTable<'t>) -> BTreeMap<String, i64> {
+        let mut seconds = BTreeMap::new();
+        let Some(mut table) = self.only(parent, "timeouts", table) else { return seconds };
+        let path = join(parent, "timeouts");
+        self.refuse_strange(&path, &mut table, timeouts::names());
+        for (name, value) in table {
+            let number = match value.get_ref() {
+                DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix()).ok(),
+                _ => None,
+            };
+            match number {
+                Some(number) => drop(seconds.insert(name.get_ref().to_string(), number)),
+                None => {
+                    let written = self.text.get(value.span()).unwrap_or_default();
+                    let message = format!("{} should be a whole number of at most 64 bits", shorten(written));
+                    self.problems.push_at(Some(value.span().start), join(&path, name.get_ref()), message);
+                }
+            }
+        }
+        seconds
     }
 
     /// `[sysctl]`: names with dots may be quoted or not, `"xvs.x" = 1` and `xvs.x = 1` are the same.
     fn settings(&mut self, root: &mut DeTable<'t>) -> BTreeMap<String, SettingLine> {
         let mut lines = BTreeMap::new();
-        if let Some(table) = self.only("sysctl", root) {
+        if let Some(table) = self.only("", "sysctl", root) {
             self.settings_below("sysctl", "", table, &mut lines);
         }
         lines
@@ -221,7 +247,11 @@ impl<'t> Reader<'t> {
 
     /// Reports the keys that a table of this type does not have, and takes them out.
     fn refuse_unknown<T: DeserializeOwned>(&mut self, path: &str, table: &mut DeTable<'t>) {
-        let known = keys_of::<T>();
+        self.refuse_strange(path, table, keys_of::<T>());
+    }
+
+    /// Reports the keys that are not among the known ones, and takes them out.
+    fn refuse_strange(&mut self, path: &str, table: &mut DeTable<'t>, known: &[&str]) {
         let mut unknown: Vec<_> =
             table.keys().filter(|key| !known.contains(&key.get_ref().as_ref())).cloned().collect();
         unknown.sort_by_key(|key| key.span().start);
@@ -265,7 +295,7 @@ fn elsewhere(key: &str) -> String {
     let tables = [
         ("[director]", keys_of::<DirectorTable>()),
         ("[connections]", keys_of::<ConnectionsTable>()),
-        ("[timeouts]", keys_of::<TimeoutsTable>()),
+        ("[timeouts]", timeouts::names()),
         ("[frames]", keys_of::<FramesTable>()),
         ("[[interface]]", keys_of::<InterfaceTable>()),
         ("[[service]]", keys_of::<ServiceTable>()),

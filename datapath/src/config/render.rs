@@ -5,7 +5,7 @@
 //! people also change by command.
 
 use super::desired::ServiceState;
-use super::document::{Document, MethodName, Netmask, ServerTable, ServiceTable, TimeoutsTable, TunnelName};
+use super::document::{Document, MethodName, Netmask, ServerTable, ServiceTable, TunnelName};
 use super::rules::flag_names;
 use crate::control::protocol::{
     Mask, Method, Persistence, ServerSpec, ServiceId, ServiceSpec, Timeouts, Tunnel, TunnelChecksum,
@@ -27,11 +27,8 @@ pub fn render(timeouts: Option<&Timeouts>, services: &[ServiceState]) -> String 
 pub fn document(timeouts: Option<&Timeouts>, services: &[ServiceState]) -> Document {
     let mut document = Document::default();
     if let Some(timeouts) = timeouts {
-        document.timeouts = TimeoutsTable {
-            tcp: Some(timeouts.tcp.into()),
-            tcpfin: Some(timeouts.tcpfin.into()),
-            udp: Some(timeouts.udp.into()),
-        };
+        let all = [("tcp", timeouts.tcp), ("tcpfin", timeouts.tcpfin), ("udp", timeouts.udp)];
+        document.timeouts = all.into_iter().map(|(name, seconds)| (name.to_owned(), seconds.into())).collect();
     }
     document.service = services.iter().map(service).collect();
     document
@@ -47,6 +44,7 @@ fn service(state: &ServiceState) -> ServiceTable {
         netmask: persistence.filter(|persistence| persistence.mask != Mask::full(id.family())).map(netmask),
         engine: engine.clone(),
         one_packet: one_packet.then_some(true),
+        timeouts: state.timeouts.iter().map(|(name, &seconds)| (name.clone(), seconds.into())).collect(),
         server: state.servers.iter().map(server).collect(),
         ..ServiceTable::default()
     };

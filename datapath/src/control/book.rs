@@ -9,10 +9,13 @@
 //! only after the workers know it, and until the last connection is over. What lies outside the engine, it reaches
 //! through [`Outside`]; it knows no kernel.
 
+mod terms;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use xvs_engine::conn::Class;
 use xvs_engine::counters::Counters;
 use xvs_engine::engine::Shared;
 use xvs_engine::real::RealId;
@@ -21,10 +24,11 @@ use xvs_redirect::Key;
 
 use crate::config::rules;
 
+use super::classes::Classes;
 use super::entry::{Entry, Member};
 use super::estimate::difference;
 use super::protocol::{self, Refusal, RefusalKind, ServerSpec, ServiceId, ServiceSpec};
-use super::sysctl::{Settings, Wish};
+use super::sysctl::Settings;
 use super::trash::{Trash, Trashed, is_idle};
 use super::{keys, supported};
 
@@ -65,6 +69,7 @@ pub struct Book {
     leaving: HashSet<(ServiceId, SocketAddr)>,
     trash: Trash,
     settings: Settings,
+    classes: Classes,
 }
 
 impl Book {
@@ -82,34 +87,8 @@ impl Book {
             leaving: HashSet::new(),
             trash: Trash::default(),
             settings: Settings::default(),
+            classes: Classes::default(),
         }
-    }
-
-    /// The settings in force.
-    pub fn settings(&self) -> &Settings {
-        &self.settings
-    }
-
-    /// Begins anew with these settings.
-    pub fn begin_with(&mut self, settings: Settings) {
-        settings.act_on(&self.shared.switches);
-        self.settings = settings;
-    }
-
-    /// Changes settings.
-    pub fn set(&mut self, wishes: Vec<Wish>) {
-        let estimated = self.settings.estimates();
-        self.settings.take(&wishes);
-        self.settings.act_on(&self.shared.switches);
-        if !estimated && self.settings.estimates() {
-            self.entries.values_mut().for_each(|entry| entry.resume(&self.counters));
-        }
-    }
-
-    /// Looks after the defences, once a second.
-    pub fn defend(&mut self) {
-        let table = &self.shared.table;
-        self.settings.defend(&self.shared.switches, table.capacity().saturating_sub(table.len()));
     }
 
     /// The services in the order of their making.
@@ -160,7 +139,8 @@ impl Book {
         let scheduler = supported::service(&spec)?;
         let number = self.next_number;
         self.next_number += 1;
-        let service = Arc::new(Service::new(number, keys::service(&id), scheduler, keys::policy(&spec)));
+        let service =
+            Arc::new(Service::new(number, keys::service(&id), scheduler, keys::policy(&spec, Class::DIRECTOR)));
         remember(&self.shared, &service);
         // A removed one with this key may still have its packets steered.
         let steered = self.lingering.remove(&id);
@@ -213,7 +193,7 @@ impl Book {
         let scheduler = supported::service(&spec)?;
         let Book { shared, entries, numbers, .. } = self;
         if let Some(entry) = numbers.get(&spec.id).and_then(|number| entries.get_mut(number)) {
-            entry.service.edit(&shared.arena, scheduler, keys::policy(&spec));
+            entry.service.edit(&shared.arena, scheduler, keys::policy(&spec, entry.class));
             remember(shared, &entry.service);
             entry.spec = spec;
         }
@@ -258,6 +238,8 @@ impl Book {
         if entry.steered {
             self.lingering.insert(*id);
         }
+        self.shared.timeouts.clear(entry.class);
+        self.classes.take_back(entry.class);
         Some(())
     }
 

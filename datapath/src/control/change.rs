@@ -4,6 +4,7 @@
 //! removes; only adding and editing can be refused, and both can be taken back. The workers hear once of all services.
 //! (Servers that were taken back wait in the trash like any removed one.)
 
+use xvs_engine::conn::Class;
 use xvs_engine::engine::Shared;
 
 use crate::config::rules;
@@ -87,6 +88,17 @@ impl Scene<'_> {
                 timeouts::set(shared, set);
                 Ok(())
             }
+            Action::SetStateTimeouts { service: None, timeouts: set, replace } => {
+                let set = timeouts::check(&set)?;
+                if replace {
+                    shared.timeouts.clear(Class::DIRECTOR);
+                }
+                timeouts::set_states(shared, Class::DIRECTOR, &set);
+                Ok(())
+            }
+            Action::SetStateTimeouts { service: Some(id), timeouts, replace } => {
+                book.set_timeouts(&id, &timeouts, replace)
+            }
             Action::Set(assignments) => {
                 book.set(sysctl::read_all(&assignments)?);
                 Ok(())
@@ -129,6 +141,13 @@ impl Scene<'_> {
                 let entry = self.book.entry(service)?;
                 let old = entry.members().find(|member| member.spec.address == server.address)?.spec;
                 Some(Action::EditServer { service: *service, server: old })
+            }
+            Action::SetStateTimeouts { service, .. } => {
+                let timeouts = match service {
+                    Some(id) => self.book.entry(id)?.timeouts.clone(),
+                    None => timeouts::own(self.shared, Class::DIRECTOR),
+                };
+                Some(Action::SetStateTimeouts { service: *service, timeouts, replace: true })
             }
             Action::Set(assignments) => Some(Action::Set(self.book.settings().undo(assignments))),
             _ => None,

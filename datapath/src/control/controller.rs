@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, never};
 
+use xvs_engine::conn::Class;
 use xvs_engine::engine::Shared;
 use xvs_engine::flow::Flow;
 use xvs_engine::sched::Builtin;
@@ -159,6 +160,7 @@ impl Controller {
         match action {
             Action::Services(id) => self.services(id.as_ref()),
             Action::Connections => Ok(Answer::Connections(report::connections(&self.shared, workers::now()))),
+            Action::StateTimeouts(id) => self.book.timeouts(id.as_ref()).map(Answer::StateTimeouts),
             Action::Settings(names) => self.book.settings().states(&names).map(Answer::Settings),
             Action::Set(assignments) => self.scene().set(assignments).map(Answer::Settings),
             Action::Timeouts => Ok(Answer::Timeouts(timeouts::get(&self.shared))),
@@ -205,7 +207,7 @@ impl Controller {
             return Err(Refusal::new(first.kind, lines.join("\n")));
         }
         let mut plan = plan::diff(&self.states(), desired);
-        plan.steps.extend(plan::diff_timeouts(timeouts::get(&self.shared), desired));
+        plan.steps.extend(plan::diff_timeouts(&timeouts::states(&self.shared, Class::DIRECTOR), desired));
         // First: what comes after is carried out under them.
         plan.steps.splice(0..0, plan::diff_settings(self.book.settings(), desired));
         let mut sentences = plan.sentences();
@@ -242,6 +244,7 @@ impl Controller {
     fn states(&self) -> Vec<ServiceState> {
         let state = |entry: &super::entry::Entry| ServiceState {
             spec: entry.spec.clone(),
+            timeouts: entry.timeouts.clone(),
             servers: entry.members().rev().map(|member| member.spec).collect(),
         };
         self.book.entries().map(state).collect()

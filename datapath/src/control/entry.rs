@@ -6,13 +6,14 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use xvs_engine::conn::Class;
 use xvs_engine::counters::{Counters, Traffic};
 use xvs_engine::real::{Arena, RealId};
 use xvs_engine::service::Service;
 use xvs_redirect::Key;
 
 use super::estimate::difference;
-use super::protocol::{self, ServerSpec, ServiceSpec};
+use super::protocol::{self, ByState, ServerSpec, ServiceSpec};
 use super::tally::{self, Tally};
 
 /// What all workers count.
@@ -25,6 +26,10 @@ pub struct Entry {
     pub spec: ServiceSpec,
     /// The engine's side of it.
     pub service: Arc<Service>,
+    /// Timeouts of its own, by the states' own names.
+    pub timeouts: ByState,
+    /// Where the engine has them; the director's if there are none.
+    pub(super) class: Class,
     /// Its servers, oldest first, so that adding one moves none.
     pub(super) members: Vec<Member>,
     /// Traffic of servers that are gone.
@@ -75,8 +80,8 @@ impl Member {
 impl Entry {
     /// A service without servers.
     pub(super) fn new(spec: ServiceSpec, service: Arc<Service>, steered: bool) -> Self {
-        let (members, (retired, tally)) = (Vec::new(), Default::default());
-        Entry { spec, service, members, retired, tally, steered }
+        let (timeouts, members, retired, tally) = Default::default();
+        Entry { spec, service, timeouts, class: Class::DIRECTOR, members, retired, tally, steered }
     }
 
     /// Its servers, newest first.
@@ -146,6 +151,7 @@ impl Entry {
         };
         protocol::Service {
             spec: self.spec.clone(),
+            timeouts: self.timeouts.clone(),
             stats: stats(&self.tally, self.traffic(counters)),
             servers: self.members().map(server).collect(),
         }

@@ -1,5 +1,6 @@
 //! From the rules' words to the engine's and the XDP program's. No state, no decisions.
 
+use xvs_engine::conn::Class;
 use xvs_engine::flow::{self, Endpoint};
 use xvs_engine::real::{self, Settings};
 use xvs_engine::service::{Persistence, Policy, ServiceKey};
@@ -19,10 +20,10 @@ pub(super) fn settings(spec: &ServerSpec) -> Settings {
 }
 
 /// How the service treats new connections.
-pub(super) fn policy(spec: &ServiceSpec) -> Policy {
+pub(super) fn policy(spec: &ServiceSpec, class: Class) -> Policy {
     let flags = u8::from(spec.flags.one) | u8::from(spec.flags.two) << 1 | u8::from(spec.flags.three) << 2;
     let persistence = spec.persistence.map(|asked| Persistence { timeout_s: asked.timeout_s, mask: asked.mask.bits() });
-    Policy { flags, persistence, one_packet: spec.one_packet, class: 0 }
+    Policy { flags, persistence, one_packet: spec.one_packet, class: class.number() }
 }
 
 /// The key of a service in the engine.

@@ -3,7 +3,7 @@
 //! ```text
 //! protocol    what is asked and answered            client      the tools' end
 //! socket      the director's end                    supported   what this version serves
-//! book        the rules in force                    entry, tally, trash, keys   its parts
+//! book        the rules in force                    entry, tally, trash, classes, keys   its parts
 //! change      one action, or many as one            timeouts, estimate   timeouts, rates
 //! sysctl      settings by name, and the defences
 //! workers     mail to the workers, and their health
@@ -21,6 +21,7 @@
 
 pub mod book;
 pub mod change;
+mod classes;
 pub mod client;
 pub mod controller;
 pub mod datapath;

@@ -94,6 +94,18 @@ pub enum Action {
     Connections,
     /// `-L --timeout`. Answered by [`Answer::Timeouts`].
     Timeouts,
+    /// `xvs timeouts`: of one service, or the director's and those of all services that have their own. Answered by
+    /// [`Answer::StateTimeouts`].
+    StateTimeouts(Option<ServiceId>),
+    /// `xvs timeouts --set`: of one service, or the director's. 0 takes a value back.
+    SetStateTimeouts {
+        /// The service; none for the director's own.
+        service: Option<ServiceId>,
+        /// The timeouts.
+        timeouts: ByState,
+        /// Take back all others.
+        replace: bool,
+    },
     /// `xvs sysctl get` and `list`: these settings, or all if none is named. Answered by [`Answer::Settings`].
     Settings(Vec<String>),
     /// `xvs sysctl set`: all of them, or none. Answered by [`Answer::Settings`].
@@ -132,6 +144,8 @@ pub enum Answer {
     Connections(Vec<Connection>),
     /// The timeouts in force.
     Timeouts(Timeouts),
+    /// Timeouts by state.
+    StateTimeouts(Vec<TimeoutSet>),
     /// Settings as they are, in the order in which they were named.
     Settings(Vec<SettingState>),
     /// The state of the director.

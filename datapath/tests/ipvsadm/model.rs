@@ -52,7 +52,12 @@ impl Model {
                 if self.service(spec.id).is_some() {
                     return Err(RefusalKind::ServiceExists);
                 }
-                self.services.services.push(Service { spec, stats: Stats::default(), servers: Vec::new() });
+                self.services.services.push(Service {
+                    spec,
+                    timeouts: Default::default(),
+                    stats: Stats::default(),
+                    servers: Vec::new(),
+                });
             }
             Action::EditService(spec) => {
                 known(&spec)?;

@@ -87,7 +87,7 @@ fn service() -> impl Strategy<Value = Service> {
             path: String::new(),
             stats: Stats::default(),
         });
-        Service { spec, stats: Stats::default(), servers: servers.collect() }
+        Service { spec, timeouts: Default::default(), stats: Stats::default(), servers: servers.collect() }
     })
 }
 

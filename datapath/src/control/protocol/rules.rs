@@ -2,6 +2,7 @@
 //!
 //! Plain values that may be wrong; whether they are is for `config::rules` to say.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
@@ -185,6 +186,9 @@ pub struct Timeouts {
     /// UDP.
     pub udp: u32,
 }
+
+/// Timeouts in seconds, by the names of states.
+pub type ByState = BTreeMap<String, u32>;
 
 /// A setting and the value that it shall have.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::rules::{ServerSpec, ServiceSpec};
+use super::rules::{ByState, ServerSpec, ServiceId, ServiceSpec};
 
 /// The rules and their counters.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -48,6 +48,9 @@ pub struct Service {
     /// Rules.
     #[serde(flatten)]
     pub spec: ServiceSpec,
+    /// Timeouts of its own.
+    #[serde(default, skip_serializing_if = "ByState::is_empty")]
+    pub timeouts: ByState,
     /// Counters.
     pub stats: Stats,
     /// Real servers in the director's own order: the most recently added first.
@@ -114,6 +117,26 @@ pub struct Counter {
     pub value: u64,
     /// What it counts.
     pub help: String,
+}
+
+/// The timeouts of the director, or of a service that has its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimeoutSet {
+    /// The service; none for the director's own.
+    pub service: Option<ServiceId>,
+    /// All timeouts that are in force for it.
+    pub timeouts: Vec<StateTimeout>,
+}
+
+/// How long a connection in a state is remembered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateTimeout {
+    /// The state.
+    pub state: String,
+    /// Seconds after its last packet.
+    pub seconds: u32,
+    /// It was set here; else it is the director's, and the director's IPVS's.
+    pub own: bool,
 }
 
 /// A setting as it is.
