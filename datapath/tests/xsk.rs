@@ -339,6 +339,52 @@ fn a_director_survives_the_loss_of_an_interface() {
     }
 }
 
+/// Guards the whole way of settings and timeouts in a running director: from its file at the start, by the controller's
+/// own look at the table, and by a file that is applied, which changes what it names.
+#[test]
+fn a_running_director_has_settings_and_timeouts() {
+    if !privileged() {
+        return;
+    }
+    let wires = Wires::new(2);
+    let tables = "[sysctl]\ndrop_packet = 1\namemthresh = 2048\nxvs.refuse_nodest = 1\n[timeouts]\nclose_wait = 10\n";
+    let running = Running::start_with(&wires, "human", tables);
+    let value = |name: &str| {
+        let told = running.xvs(&["sysctl", "list", "--all"]);
+        let all = told["settings"].as_array().expect("a list").clone();
+        let setting = all.iter().find(|setting| setting["name"] == name).expect("it").clone();
+        setting["value"].as_str().expect("text").to_owned()
+    };
+    let timeout = |words: &[&str], state: &str| {
+        let told = running.xvs(&[&["timeouts"], words].concat());
+        let all = told["state_timeouts"][0]["timeouts"].as_array().expect("a list").clone();
+        all.iter().find(|timeout| timeout["state"] == state).expect("it")["seconds"].as_u64().expect("a number")
+    };
+    assert_eq!(value("xvs.refuse_nodest"), "1");
+    assert_eq!(value("net.ipv4.vs.expire_nodest_conn"), "0");
+    eventually("the defence", || value("net.ipv4.vs.drop_packet") == "2");
+    assert_eq!((timeout(&[], "close_wait"), timeout(&[], "established")), (10, 900));
+
+    let file = running.log.replace("/log", "/next.toml");
+    let text = "[sysctl]\ndrop_packet = 1\nsloppy_tcp = true\n[[service]]\naddress = \"192.0.2.10:80\"\n\
+                timeouts.established = 60\n[[service.server]]\naddress = \"10.0.0.1:80\"\n";
+    fs::write(&file, text).expect("a file");
+    let plan = running.xvs(&["apply", &file]);
+    assert_eq!(
+        plan["plan"].as_array().expect("a plan").iter().filter_map(|step| step.as_str()).collect::<Vec<_>>(),
+        [
+            "Set: sloppy_tcp 0 to 1.",
+            "Set the timeouts of tcp 192.0.2.10:80: established the director's to 60 s.",
+            "Set the timeouts: close_wait 10 s to 60 s.",
+        ]
+    );
+    assert_eq!((value("net.ipv4.vs.sloppy_tcp"), value("xvs.refuse_nodest")), ("1".to_owned(), "1".to_owned()));
+    assert_eq!((timeout(&["tcp", "192.0.2.10:80"], "established"), timeout(&[], "close_wait")), (60, 60));
+    assert_eq!(running.xvs(&["apply", &file])["plan"].as_array().map(Vec::len), Some(0));
+    let (ended_well, log) = running.stop();
+    assert!(ended_well, "{log}");
+}
+
 /// Guards start-up: one that fails half way takes back what it has done, its own VIPs included, and says why.
 #[test]
 fn a_failed_start_leaves_nothing() {

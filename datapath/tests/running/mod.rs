@@ -18,15 +18,22 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) fn start(wires: &Wires, form: &str) -> Running {
+        Running::start_with(wires, form, "")
+    }
+
+    /// With these further tables in its file.
+    pub(crate) fn start_with(wires: &Wires, form: &str, tables: &str) -> Running {
         let scratch = env::temp_dir().join(format!("xvs-xsk-{}-{}", std::process::id(), wires.here.name()));
         fs::create_dir_all(&scratch).expect("a directory");
         let path = |name: &str| scratch.join(name).to_string_lossy().into_owned();
         let (control, log) = (path("xvs.sock"), path("log"));
         fs::write(
             path("site.toml"),
-            "[connections]\ncapacity = 1024\n[director]\nown_vips = true\n[[interface]]\nname = \"a0\"\nqueues = 1\n\
+            format!(
+                "{tables}[connections]\ncapacity = 1024\n[director]\nown_vips = true\n[[interface]]\nname = \"a0\"\nqueues = 1\n\
              [[interface]]\nname = \"a1\"\nqueues = 1\n[[service]]\naddress = \"192.0.2.10:80\"\n\
-             [[service.server]]\naddress = \"10.0.0.1:80\"\n",
+             [[service.server]]\naddress = \"10.0.0.1:80\"\n"
+            ),
         )
         .expect("a file");
         let mut child = Command::new("ip")
