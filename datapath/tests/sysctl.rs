@@ -14,10 +14,11 @@ use std::thread::{self, JoinHandle};
 use crossbeam_channel::unbounded;
 use serde_json::Value;
 use xvs::config::document::Compat;
-use xvs::control::protocol::{Action, Answer, Assignment, Outcome, RefusalKind};
+use xvs::control::protocol::{Action, Answer, Assignment, Method, Outcome, RefusalKind, ServerSpec, ServiceSpec};
 use xvs::control::socket::{Call, Listening, listen};
 use xvs::control::sysctl::table::{self, Applies, TABLE};
 use xvs::control::sysctl::{Settings, Wish, read_all};
+use xvs_engine::engine::Verdict;
 use xvs_engine::switches::Switches;
 
 use rules::*;
@@ -185,7 +186,7 @@ fn without_estimation_listings_stand_still() {
     {
         let mut site = Site::new(4);
         site.change(add_service(WEB));
-        site.change(add(WEB, ONE, xvs::control::protocol::Method::Dr));
+        site.change(add(WEB, ONE, Method::Dr));
         let connect = |site: &mut Site, ports: std::ops::Range<u16>| {
             for port in ports {
                 let _ = site.connect(&format!("198.51.100.7:{port}"), WEB);
@@ -204,6 +205,38 @@ fn without_estimation_listings_stand_still() {
         connect(&mut site, 1150..1250);
         site.book.sample();
         assert_eq!(site.stats(WEB).cps, 12, "not those of the time between");
+    }
+}
+
+/// Guards `lblc_expiration`: it reaches the schedulers of services that are there already and of those that come, and
+/// nothing is forgotten earlier than it says.
+#[test]
+fn schedulers_hear_for_how_long_to_remember() {
+    let lblc = || Action::AddService(ServiceSpec { scheduler: "lblc".into(), ..service(WEB) });
+    let weight = |weight| {
+        let server = ServerSpec { weight, ..server("10.0.0.2:80", Method::Dr) };
+        Action::EditServer { service: tcp(WEB), server }
+    };
+    for (seconds, before, expected) in [(600, true, "10.0.0.2"), (600, false, "10.0.0.2"), (86_400, true, "10.0.0.1")] {
+        let mut site = Site::new(4);
+        let wish = set(&[("lblc_expiration", &seconds.to_string())]);
+        if before {
+            site.change(wish.clone());
+        }
+        site.change(lblc());
+        site.change(add(WEB, ONE, Method::Dr));
+        site.change(add(WEB, "10.0.0.2:80", Method::Dr));
+        site.change(weight(0));
+        assert!(matches!(site.connect("198.51.100.7:1", WEB), Verdict::Transmit(_)));
+        site.change(weight(100));
+        if !before {
+            site.change(wish);
+        }
+        site.now = site.now.plus_millis(2 * 3_600_000);
+        let _ = site.connect("198.51.100.7:2", WEB);
+        let conn = site.shared.table.iter().find(|conn| conn.client().port == 2).expect("a connection");
+        let server = std::net::SocketAddr::from(site.shared.arena.get(conn.real()).endpoint()).ip().to_string();
+        assert_eq!(server, expected, "{seconds} s, set {}", if before { "before" } else { "after" });
     }
 }
 

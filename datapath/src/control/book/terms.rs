@@ -19,18 +19,25 @@ impl Book {
 
     /// Begins anew with these settings.
     pub fn begin_with(&mut self, settings: Settings) {
-        settings.act_on(&self.shared.switches);
         self.settings = settings;
+        self.act();
     }
 
     /// Changes settings.
     pub fn set(&mut self, wishes: Vec<Wish>) {
         let estimated = self.settings.estimates();
         self.settings.take(&wishes);
-        self.settings.act_on(&self.shared.switches);
+        self.act();
         if !estimated && self.settings.estimates() {
             self.entries.values_mut().for_each(|entry| entry.resume(&self.counters));
         }
+    }
+
+    /// What the settings say is done from now on.
+    fn act(&self) {
+        self.settings.act_on(&self.shared.switches);
+        // Schedulers have it from their services.
+        self.remember();
     }
 
     /// Looks after the defences, once a second.
