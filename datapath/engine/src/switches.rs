@@ -84,6 +84,15 @@ switches! {
     /// A TCP segment that belongs to no connection and opens none is answered with a reset, as the host's own TCP does it
     /// behind IPVS; 0: dropped in silence.
     reset_unknown = 1;
+    /// Connections whose client has not finished the handshake do not count as active, so a flood of SYNs does not move
+    /// the least-connection schedulers: xvs's own cure, on in profile `sane`.
+    half_open_inactive = 0;
+    /// A new connection renews its template with the service's timeout, also when the template had expired with children
+    /// and lives on a minute at a time: xvs's own cure, on in profile `sane`.
+    template_renewal = 0;
+    /// Answers to packets that a NAT service schedules one by one are translated, by a note that lives for some seconds:
+    /// xvs's own cure, on in profile `sane`. (IPVS lets them through untranslated, and no client takes them.)
+    one_packet_replies = 0;
 }
 
 #[cfg(test)]

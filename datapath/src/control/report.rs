@@ -143,7 +143,8 @@ pub fn drops(handles: &[Handle]) -> Vec<Drop> {
 
 /// The connection table.
 pub fn connections(shared: &Shared, now: Now) -> Vec<Connection> {
-    shared.table.iter().filter(|conn| conn.expires_in(now) > 0).map(|conn| connection(shared, &conn, now)).collect()
+    let shown = |conn: &Conn<'_>| conn.expires_in(now) > 0 && !conn.is_note();
+    shared.table.iter().filter(shown).map(|conn| connection(shared, &conn, now)).collect()
 }
 
 fn connection(shared: &Shared, conn: &Conn<'_>, now: Now) -> Connection {

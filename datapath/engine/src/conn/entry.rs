@@ -38,8 +38,15 @@ impl Flags {
     pub const INACTIVE: u16 = 0x0100;
     /// A template of persistence.
     pub const TEMPLATE: u16 = 0x1000;
-    /// A template of a service that schedules each packet by itself.
+    /// A template of a service that schedules each packet by itself; or a note for answers to such packets, which is found
+    /// by them alone and counts nowhere.
     pub const ONE_PACKET: u16 = 0x2000;
+
+    /// Flags of a note for answers.
+    pub fn note() -> Self {
+        Flags(Method::Nat as u16 | Self::INACTIVE | Self::ONE_PACKET)
+    }
+
     /// A template that leads nowhere any more and waits for its end. (Ours: IPVS gives it ports that nobody asks for.)
     pub const RETIRED: u16 = 0x4000;
 
@@ -184,7 +191,7 @@ impl<'t> Conn<'t> {
         let ports = self.word(if self.family == Family::Inet { 1 } else { 6 });
         let as_inbound =
             u64::from(flow.src.port) << 48 | u64::from(flow.dst.port) << 32 | u64::from(flow.protocol.0) << 8;
-        if ports & INBOUND_KEY == as_inbound && self.is_from_client(flow) {
+        if ports & INBOUND_KEY == as_inbound && self.is_from_client(flow) && !flags.has(Flags::ONE_PACKET) {
             return Some(if flags.has(Flags::NO_OUTPUT) { Side::InOnly } else { Side::In });
         }
         let as_outbound =
@@ -276,6 +283,13 @@ impl<'t> Conn<'t> {
     #[inline]
     pub fn is_template(&self) -> bool {
         self.status().flags.has(Flags::TEMPLATE)
+    }
+
+    /// Is it a note for answers, and no connection?
+    #[inline]
+    pub fn is_note(&self) -> bool {
+        let flags = self.status().flags;
+        flags.has(Flags::ONE_PACKET) && !flags.has(Flags::TEMPLATE)
     }
 
     /// The class of its timeouts.

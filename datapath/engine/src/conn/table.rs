@@ -12,11 +12,11 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::AcqRel, Ordering::Acquir
 
 use crate::flow::{Endpoint, Family, Flow, FlowHash, HashKey};
 use crate::lines::Lines;
-use crate::real::{Path, RealId};
+use crate::real::{Method, Path, RealId};
 use crate::time::Now;
 
 use super::Side;
-use super::entry::{Conn, Status};
+use super::entry::{Conn, Flags, Status};
 use super::index::Index;
 
 /// Number of a connection: bit 31 tells IPv6 from IPv4.
@@ -223,6 +223,15 @@ impl Table {
     /// # Errors
     /// [`Full`] when no entry is free; see [`evict`](Table::evict).
     pub fn insert(&self, new: &NewConn, hash: FlowHash, now: Now) -> Result<Conn<'_>, Full> {
+        let reply = Flow { protocol: new.flow.protocol, src: new.server, dst: new.flow.src };
+        let flags = new.status.flags;
+        let answers_pass = flags.method() == Method::Nat && !flags.has(Flags::TEMPLATE);
+        let hashes = [hash, if answers_pass { self.hash(&reply) } else { hash }];
+        self.enter(new, &hashes[..1 + usize::from(answers_pass)], now)
+    }
+
+    /// Makes an entry under these hashes.
+    fn enter(&self, new: &NewConn, hashes: &[FlowHash], now: Now) -> Result<Conn<'_>, Full> {
         if self.live.fetch_add(1, Relaxed) >= self.capacity {
             self.live.fetch_sub(1, Relaxed);
             return Err(Full);
@@ -235,15 +244,24 @@ impl Table {
         let conn = entry.prepare(new, now);
         // Into the index first, alive second: a sweep or an eviction that met a live entry which is not yet in the
         // index would free it, and the index would keep its key for good.
-        if self.index.insert(hash, conn.id().0) {
-            if conn.reply_flow().is_none_or(|reply| self.index.insert(self.hash(&reply), conn.id().0)) {
-                conn.publish();
-                return Ok(conn);
-            }
-            self.index.remove(hash, conn.id().0);
+        let id = conn.id().0;
+        let entered = hashes.iter().take_while(|&&hash| self.index.insert(hash, id)).count();
+        if entered == hashes.len() {
+            conn.publish();
+            return Ok(conn);
         }
+        hashes[..entered].iter().for_each(|&hash| drop(self.index.remove(hash, id)));
         self.free(&conn);
         Err(Full)
+    }
+
+    /// Makes a note for answers: an entry that only the server's flow leads to. As for [`insert`](Table::insert).
+    ///
+    /// # Errors
+    /// [`Full`] when no entry is free.
+    pub fn insert_note(&self, new: &NewConn, now: Now) -> Result<Conn<'_>, Full> {
+        let reply = Flow { protocol: new.flow.protocol, src: new.server, dst: new.flow.src };
+        self.enter(new, &[self.hash(&reply)], now)
     }
 
     /// Ends a connection, or a template without children. `true` for the one caller that ended it, who then settles the
@@ -269,8 +287,10 @@ impl Table {
     /// Takes an ended entry from the index and gives it back.
     fn bury(&self, conn: &Conn<'_>) {
         let flow = conn.flow();
-        let hash = if conn.is_template() { self.hash_of_key(&flow) } else { self.hash(&flow) };
-        self.index.remove(hash, conn.id().0);
+        if !conn.is_note() {
+            let hash = if conn.is_template() { self.hash_of_key(&flow) } else { self.hash(&flow) };
+            self.index.remove(hash, conn.id().0);
+        }
         if let Some(reply) = conn.reply_flow() {
             self.index.remove(self.hash(&reply), conn.id().0);
         }

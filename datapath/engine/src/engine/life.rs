@@ -52,13 +52,19 @@ impl Engine {
     /// Runs the protocol's state machine and starts the timer again.
     #[inline]
     pub(super) fn track(&self, conn: &mut Conn<'_>, side: Side, headers: &Headers, now: Now) {
+        if conn.is_note() {
+            conn.rearm(now);
+            return;
+        }
         if side != Side::Out {
             conn.count_packet();
         }
+        let half_open_counts = !self.shared.switches.half_open_inactive.is_on();
         let secure = self.shared.switches.secure_tcp_active.is_on();
         let changed = conn.update(|status| {
             let step = state::next(side, headers, status.state, secure);
-            Status { state: step.state, flags: status.flags.with(Flags::INACTIVE, !step.active) }
+            let active = step.active && (half_open_counts || !state::is_half_open(headers.flow.protocol, step.state));
+            Status { state: step.state, flags: status.flags.with(Flags::INACTIVE, !active) }
         });
         let Some((before, after)) = changed else { return };
         if before.flags.has(Flags::INACTIVE) != after.flags.has(Flags::INACTIVE) {
@@ -98,7 +104,7 @@ impl Shared {
         let real = self.arena.get(conn.real());
         if conn.is_template() {
             real.unbind_template();
-        } else {
+        } else if !conn.is_note() {
             real.unbind(!conn.status().flags.has(Flags::INACTIVE));
             self.orphan(conn.parent());
         }

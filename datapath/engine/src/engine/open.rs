@@ -16,6 +16,8 @@ use crate::service::{Policy, Service, Turn};
 use crate::time::Now;
 use crate::wire::{Headers, TcpFlags};
 
+/// Seconds that answers to a packet are waited for that was scheduled by itself.
+const NOTE_S: u32 = 5;
 /// Source port that is never scheduled: FTP's data connections (IPVS-REFERENCE 3.2).
 const FTP_DATA: u16 = 20;
 
@@ -106,6 +108,9 @@ impl Engine {
             real.bind();
             real.unbind(false);
             let server = Endpoint::new(real.endpoint().address, choice.port);
+            if real.method() == Method::Nat && self.shared.switches.one_packet_replies.is_on() {
+                self.note_answers(&opening, choice.real, server);
+            }
             return Ok((Bound { real: choice.real, method: real.method(), server, conn: None }, Side::InOnly, true));
         }
         let mut conn = self.enter(&opening, choice).inspect_err(|_| self.shared.orphan(choice.parent))?;
@@ -159,6 +164,29 @@ impl Engine {
         let conn = self.insert(flow, |table| table.insert(&new, opening.hash, opening.now))?;
         real.bind();
         Ok(conn)
+    }
+
+    /// Notes how answers to a packet that was scheduled by itself are translated. Without room they are not.
+    fn note_answers(&self, opening: &Opening<'_>, real: RealId, server: Endpoint) {
+        let flow = opening.flow;
+        let answer = Flow { protocol: flow.protocol, src: server, dst: flow.src };
+        let known = self.shared.table.lookup(&answer, self.shared.table.hash(&answer));
+        if let Some((conn, _)) = known.filter(|(conn, _)| conn.virtual_endpoint() == flow.dst) {
+            conn.rearm(opening.now);
+            return;
+        }
+        let new = NewConn {
+            flow: *flow,
+            server,
+            real,
+            service: opening.service.number,
+            status: Status { state: state::FIRST, flags: Flags::note() },
+            timeout_s: NOTE_S,
+            reply_path: self.path_to(flow.src.address),
+            class: 0,
+            parent: None,
+        };
+        let _ = self.shared.table.insert_note(&new, opening.now);
     }
 
     /// Makes an entry; in a full table a half-open connection gives way to it.

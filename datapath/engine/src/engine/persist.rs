@@ -41,7 +41,11 @@ impl Engine {
                 template
             }
         };
-        template.rearm(now);
+        if self.shared.switches.template_renewal.is_on() {
+            template.touch(now, persistence.timeout_s);
+        } else {
+            template.rearm(now);
+        }
         let own = self.shared.arena.get(template.real()).endpoint().port;
         let maps = own != 0 && flow.dst.port == service.key.port();
         Ok(Choice { real: template.real(), port: if maps { own } else { flow.dst.port }, parent: Some(template.id()) })
