@@ -230,7 +230,7 @@ fn engine(desired: &Desired) -> Result<(Engine, Arc<Shared>), ReplayError> {
     let mut book = Book::new(shared.clone(), vec![counters.clone()]);
     book.begin_with(desired.settings());
     // A capture has no seconds between which the table could run short: one look decides.
-    book.defend();
+    book.defend(Now::default());
     let gateway = desired.interfaces().iter().find_map(|interface| interface.gateway);
     let mac = gateway.map_or(GATEWAY_MAC, |gateway| gateway.mac.0);
     let mut outside = Surroundings { shared: &shared, mac };

@@ -20,6 +20,7 @@ use xvs::control::sysctl::table::{self, Applies, TABLE};
 use xvs::control::sysctl::{Settings, Wish, read_all};
 use xvs_engine::engine::Verdict;
 use xvs_engine::switches::Switches;
+use xvs_engine::time::Now;
 
 use rules::*;
 
@@ -163,18 +164,18 @@ fn defences_follow_the_table() {
         let switches = &site.shared.switches;
         (switches.drop_entry_active.get(), switches.drop_rate.get(), switches.secure_tcp_active.get())
     };
-    site.book.defend();
+    site.book.defend(Now::default());
     assert_eq!((state(&site).as_str(), active(&site)), ("0 0 0", (0, 0, 0)));
     // The table has 1024 entries and all are free.
     site.change(set(&[("drop_entry", "1"), ("drop_packet", "1"), ("secure_tcp", "1"), ("amemthresh", "2048")]));
     assert_eq!((state(&site).as_str(), active(&site)), ("1 1 1", (0, 0, 0)), "nothing before the next look");
-    site.book.defend();
+    site.book.defend(Now::default());
     assert_eq!((state(&site).as_str(), active(&site)), ("2 2 2", (1, 2, 1)), "2048 / (2048 - 1024)");
     site.change(set(&[("amemthresh", "1024")]));
-    site.book.defend();
+    site.book.defend(Now::default());
     assert_eq!((state(&site).as_str(), active(&site)), ("1 1 1", (0, 0, 0)));
     site.change(set(&[("drop_packet", "3"), ("am_droprate", "7"), ("secure_tcp", "0")]));
-    site.book.defend();
+    site.book.defend(Now::default());
     assert_eq!((state(&site).as_str(), active(&site)), ("1 3 0", (0, 7, 0)));
 }
 

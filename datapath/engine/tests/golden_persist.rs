@@ -333,3 +333,53 @@ fn explain_tells_of_templates() {
     assert!(text.contains("template leads to 10.0.0.3:8080 for 300 s") && !text.contains("picks"), "{text}");
     assert!(told("198.51.100.8:1").contains("rr picks 10.0.0.2:8080"));
 }
+
+/// The cure `half_open_inactive`: a SYN does not count as active, the handshake's end does.
+#[test]
+fn half_open_connections_need_not_count() {
+    let (site, _) = site(Policy::default(), VIP4);
+    site.shared.switches.half_open_inactive.set(1);
+    goes(&site, &tcp(CLIENT4, VIP4, SYN));
+    assert_eq!(site.counts(RealId(2)), (0, 1));
+    goes(&site, &tcp(CLIENT4, VIP4, ACK));
+    assert_eq!(site.counts(RealId(2)), (1, 0));
+    goes(&site, &tcp(CLIENT4, VIP4, RST));
+    assert_eq!(site.counts(RealId(2)), (0, 1));
+}
+
+/// The cure `template_renewal`: a new connection renews the whole timeout, also of a template that had expired once.
+#[test]
+fn templates_can_be_renewed() {
+    let (mut site, _) = site(persistent(300, 32), VIP4);
+    site.shared.switches.template_renewal.set(1);
+    opens(&site, "198.51.100.7:1001", VIP4);
+    site.pass_seconds(302);
+    assert!(life(&site) <= 60);
+    assert_eq!((opens(&site, "198.51.100.7:1002", VIP4), life(&site)), (3, 300));
+}
+
+/// The cure `one_packet_replies`: answers to packets that were scheduled one by one are translated for some seconds, and
+/// the notes that see to it count nowhere.
+#[test]
+fn answers_to_single_packets_pass() {
+    let mut site = Site::new(64);
+    let policy = Policy { one_packet: true, ..Policy::default() };
+    let service = site.add_service_with(Protocol::UDP, VIP4, "rr", policy);
+    for last in 1..=2 {
+        site.add_real(service, &format!("10.0.0.{last}:8080"), Method::Nat);
+    }
+    site.shared.switches.one_packet_replies.set(1);
+    let query = udp(CLIENT4, VIP4, b"q");
+    assert_eq!([(); 4].map(|()| goes(&site, &query).unwrap().0), [2, 1, 2, 1], "each is scheduled by itself");
+    for last in [1, 2, 1] {
+        let answer = from_server(last, &udp(&format!("10.0.0.{last}:8080"), CLIENT4, b"a").bytes());
+        let expected = to_client(&udp(VIP4, CLIENT4, b"a").ttl(63).bytes());
+        assert_eq!(site.forward(&answer), (Verdict::Transmit(CLIENTS), expected));
+    }
+    assert_eq!((site.shared.table.len(), site.counts(RealId(0)), site.counts(RealId(1))), (2, (0, 0), (0, 0)));
+    site.pass_seconds(7);
+    assert!(site.shared.table.is_empty());
+    let late = from_server(1, &udp("10.0.0.1:8080", CLIENT4, b"a").bytes());
+    assert_eq!(site.forward(&late).0, dropped(DropReason::NoConnectionReply));
+    assert_eq!(site.shared.arena.get(RealId(0)).counts().total, 0);
+}

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use xvs_engine::conn::Class;
 use xvs_engine::counters::Counters;
-use xvs_engine::engine::Shared;
+use xvs_engine::engine::{Cull, Shared};
 use xvs_engine::real::RealId;
 use xvs_engine::service::Service;
 use xvs_redirect::Key;
@@ -70,6 +70,7 @@ pub struct Book {
     trash: Trash,
     settings: Settings,
     classes: Classes,
+    cull: Cull,
 }
 
 impl Book {
@@ -88,6 +89,7 @@ impl Book {
             trash: Trash::default(),
             settings: Settings::default(),
             classes: Classes::default(),
+            cull: Cull::default(),
         }
     }
 

@@ -127,7 +127,7 @@ impl Controller {
                 self.book.sample();
             }
             if due(&mut ticked, TICK) {
-                self.book.defend();
+                self.book.defend(workers::now());
                 self.book.tidy(workers::now().millis(), &mut self.datapath);
                 self.vips.tick(&mut self.datapath.network);
                 self.datapath.look_after_workers();

@@ -56,6 +56,7 @@ impl Facts {
         let handles = &datapath.handles;
         let mut engine = engine_counters(handles);
         engine.extend(troubles(handles));
+        engine.extend(ended(shared));
         Status {
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
@@ -91,6 +92,14 @@ impl Facts {
             queues: (0..).zip(&self.workers).filter_map(queue).collect(),
         }
     }
+}
+
+/// Connections that the control side ended.
+fn ended(shared: &Shared) -> [Counter; 2] {
+    let nodest = "Connections and templates that were ended with the removal of their server (expire_nodest_conn).";
+    let sacrificed = "Connections and templates that the defence against a full table ended (drop_entry).";
+    [("ended_nodest", &shared.ended_nodest, nodest), ("sacrificed", &shared.sacrificed, sacrificed)]
+        .map(|(name, count, help)| Counter { name: name.into(), value: count.get(), help: help.into() })
 }
 
 /// Workers that are not well, as counts that are 0 in good times.

@@ -31,7 +31,9 @@ impl Shared {
         let gone = |conn: &Conn<'_>| !self.arena.get(conn.real()).is_available();
         let children = self.table.iter().filter(|conn| gone(conn) && !conn.is_template()).map(|conn| self.kill(conn));
         let children = children.sum::<u32>();
-        children + self.table.iter().filter(gone).map(|conn| self.kill(conn)).sum::<u32>()
+        let all = children + self.table.iter().filter(gone).map(|conn| self.kill(conn)).sum::<u32>();
+        self.ended_nodest.add(all.into());
+        all
     }
 
     /// One second's work of `drop_entry`: half-open connections go, and some of those that are silent and never said
@@ -42,7 +44,9 @@ impl Shared {
         let chosen = (0..part).filter_map(|step| self.table.at((cull.next.wrapping_add(step)) % used.max(1)));
         let chosen: Vec<Conn<'_>> = chosen.collect();
         cull.next = cull.next.wrapping_add(part) % used.max(1);
-        chosen.into_iter().filter(|conn| cull.takes(conn, now)).map(|conn| self.kill(conn)).sum()
+        let went = chosen.into_iter().filter(|conn| cull.takes(conn, now)).map(|conn| self.kill(conn)).sum::<u32>();
+        self.sacrificed.add(went.into());
+        went
     }
 
     /// Ends an entry, and its template if that has become idle and was never assured.

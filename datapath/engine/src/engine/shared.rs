@@ -4,6 +4,7 @@
 //! its own. The snapshot of the configuration is not here: each worker has its own reference to it.
 
 use crate::conn::{Fragments, Table, Timeouts};
+use crate::counters::Count;
 use crate::flow::HashKey;
 use crate::hop::Hops;
 use crate::real::{Arena, Generation};
@@ -35,6 +36,10 @@ pub struct Shared {
     pub switches: Switches,
     /// Packets in fragments.
     pub fragments: Fragments,
+    /// Entries that the control side ended because their server was removed (`expire_nodest_conn`).
+    pub ended_nodest: Count,
+    /// Entries that the control side sacrificed (`drop_entry`).
+    pub sacrificed: Count,
 }
 
 impl Shared {
@@ -47,6 +52,8 @@ impl Shared {
             timeouts: Timeouts::default(),
             switches: Switches::default(),
             fragments: Fragments::new(key),
+            ended_nodest: Count::default(),
+            sacrificed: Count::default(),
         }
     }
 }

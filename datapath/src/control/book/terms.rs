@@ -4,6 +4,7 @@
 //! deleted; its connections take theirs from there.
 
 use xvs_engine::conn::Class;
+use xvs_engine::time::Now;
 
 use super::{Book, no_such_service};
 use crate::config::rules;
@@ -41,9 +42,12 @@ impl Book {
     }
 
     /// Looks after the defences, once a second.
-    pub fn defend(&mut self) {
+    pub fn defend(&mut self, now: Now) {
         let table = &self.shared.table;
         self.settings.defend(&self.shared.switches, table.capacity().saturating_sub(table.len()));
+        if self.shared.switches.drop_entry_active.is_on() {
+            self.shared.sacrifice(&mut self.cull, now);
+        }
     }
 
     /// The timeouts of one service; or the director's, and those of all services that have their own.

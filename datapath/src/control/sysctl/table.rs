@@ -319,6 +319,24 @@ pub static TABLE: &[Setting] = &[
     ),
     Setting::new("sync_version", SWITCH, "1", NO_SYNC, "The format of messages to the backup."),
     Setting::new(
+        "xvs.half_open_inactive",
+        SWITCH,
+        "0",
+        Applies::Switch(|switches| &switches.half_open_inactive),
+        "1 does not count a connection as active before its client has finished the handshake, so that a flood of SYNs does \
+         not move the least-connection schedulers; 0 counts it, as the kernel does.",
+    )
+    .sane("1"),
+    Setting::new(
+        "xvs.one_packet_replies",
+        SWITCH,
+        "0",
+        Applies::Switch(|switches| &switches.one_packet_replies),
+        "1 translates the answers to packets that a NAT service schedules one by one, if they come within seconds; 0 drops \
+         them, and counts them (the kernel lets them through untranslated).",
+    )
+    .sane("1"),
+    Setting::new(
         "xvs.refuse_nodest",
         SWITCH,
         "0",
@@ -335,4 +353,13 @@ pub static TABLE: &[Setting] = &[
         "1 answers a TCP segment that belongs to no connection and opens none with a reset, as the host behind the kernel's \
          IPVS does; 0 drops it in silence, and counts it.",
     ),
+    Setting::new(
+        "xvs.template_renewal",
+        SWITCH,
+        "0",
+        Applies::Switch(|switches| &switches.template_renewal),
+        "1 renews a client's template with the service's persistence at each new connection; 0 does so, too, but gives one \
+         that had expired with connections a minute at a time for good, as the kernel does.",
+    )
+    .sane("1"),
 ];
