@@ -250,7 +250,9 @@ impl Table {
             conn.publish();
             return Ok(conn);
         }
-        hashes[..entered].iter().for_each(|&hash| drop(self.index.remove(hash, id)));
+        for &hash in &hashes[..entered] {
+            self.index.remove(hash, id);
+        }
         self.free(&conn);
         Err(Full)
     }
