@@ -7,7 +7,9 @@ mod frames;
 mod rules;
 
 use proptest::prelude::*;
-use xvs::control::protocol::{Action, Method, RefusalKind, ServerSpec, ServiceId, ServiceSpec, Timeouts, Tunnel};
+use xvs::control::protocol::{
+    Action, Method, RefusalKind, ServerSpec, ServiceId, ServiceSpec, Timeouts, Tunnel, TunnelChecksum,
+};
 use xvs_engine::drop::DropReason;
 use xvs_engine::engine::Verdict;
 use xvs_engine::hop::Port;
@@ -90,7 +92,7 @@ fn every_mistake_has_its_kind() {
         (of_server(|spec| spec.weight = -1), OutOfRange),
         (of_server(|spec| spec.lower = 5), OutOfRange),
         (add(WEB, "[2001:db8::1]:80", Method::Nat), Invalid),
-        (of_server(|spec| spec.method = Method::Tun(Tunnel::Gre { checksum: Default::default() })), Unsupported),
+        (of_server(|spec| spec.method = Method::Tun(Tunnel::Gre { checksum: TunnelChecksum::Remote })), Invalid),
         (Action::SetTimeouts(Timeouts { tcp: u32::MAX, tcpfin: 0, udp: 0 }), Invalid),
     ];
     for (action, kind) in wrong {

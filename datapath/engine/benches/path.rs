@@ -21,6 +21,7 @@ use xvs_engine::flow::{Address, Endpoint, Flow, HashKey, Protocol};
 use xvs_engine::real::{Method, Path, RealId};
 use xvs_engine::rings::memory::HEADROOM;
 use xvs_engine::time::Now;
+use xvs_engine::tunnel::{GueChecksum, Tunnel};
 use xvs_engine::wire::{Headers, Packet};
 
 /// A chunk of frame memory and the frame that is put into it again and again.
@@ -102,9 +103,18 @@ fn table_of(count: u32) -> Table {
 
 fn hits(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("forward");
-    for (name, method) in [("dr", Method::Dr), ("nat_in", Method::Nat), ("nat_out", Method::Nat), ("tun", Method::Tun)]
-    {
-        let site = Site::with_service(method, 8080);
+    let gue = |checksum| Tunnel::Gue { port: 6080, checksum };
+    for (name, method, tunnel) in [
+        ("dr", Method::Dr, Tunnel::Ipip),
+        ("nat_in", Method::Nat, Tunnel::Ipip),
+        ("nat_out", Method::Nat, Tunnel::Ipip),
+        ("tun", Method::Tun, Tunnel::Ipip),
+        ("tun_gue", Method::Tun, gue(GueChecksum::None)),
+        ("tun_gue_csum", Method::Tun, gue(GueChecksum::Full)),
+        ("tun_gre", Method::Tun, Tunnel::Gre { checksum: false }),
+        ("tun_gre_csum", Method::Tun, Tunnel::Gre { checksum: true }),
+    ] {
+        let site = Site::with_tunnel(method, tunnel, 8080);
         let payload = [0; 6]; // a 60-byte frame, the smallest on the wire
         for flags in [SYN, ACK] {
             let frame = from_client(&tcp(CLIENT4, VIP4, flags).payload(payload).bytes());

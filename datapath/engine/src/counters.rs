@@ -116,6 +116,8 @@ counts! {
     evicted;
     /// Packets whose partial checksum (left by a virtual sender for its hardware) was completed.
     checksums_completed;
+    /// SYNs whose MSS was lowered to what fits the tunnel.
+    mss_clamped;
     /// Packets that waited for the MAC of their next hop.
     held;
     /// Packets that were dropped, for any reason.

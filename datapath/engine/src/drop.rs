@@ -68,6 +68,9 @@ reasons! {
     TtlExceeded = "ttl_exceeded";
     /// The packet does not fit the way to the real server and may not be fragmented; the sender was told.
     TooBig = "too_big";
+    /// The way to a tunnel's far end leaves less room than every IP packet must have (68 bytes, 1280 if it is IPv6 outside);
+    /// raise the MTU on the way.
+    TunnelMtu = "tunnel_mtu";
     /// The packet does not fit the way out, and the director does not fragment.
     NeedsFragmentation = "needs_fragmentation";
     /// A later fragment whose first fragment was not seen.

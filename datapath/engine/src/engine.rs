@@ -18,6 +18,7 @@ mod observe;
 mod open;
 mod persist;
 mod shared;
+mod wrap;
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -26,13 +27,14 @@ pub use self::cull::Cull;
 use self::errors::Budget;
 pub(crate) use self::open::request;
 pub use self::shared::{Shared, Sizes};
+use self::wrap::room_to;
 use crate::conn::{Conn, ConnId, Side, Sweep};
 use crate::counters::Counters;
 use crate::drop::DropReason;
 use crate::flow::{Endpoint, Family, Flow, FlowHash};
 use crate::forward::icmp::Refusal;
 use crate::forward::nat::{self, End};
-use crate::forward::{checksum, decrement_ttl, link, tun};
+use crate::forward::{checksum, decrement_ttl, link};
 use crate::hop::{HopId, Port};
 use crate::real::{Method, Path, Real, RealId};
 use crate::snapshot::Snapshot;
@@ -233,10 +235,10 @@ impl Engine {
             return self.refuse(packet, headers, Refusal::TimeExceeded, DropReason::TtlExceeded, now);
         }
         let method = bound.method;
-        let server = real.endpoint().address;
-        let room = room_to(&real, method);
+        let room = room_to(&real, method, now)?;
         if headers.ip_len() > room {
-            return self.too_big(packet, headers, room, now);
+            let whole = self.stays_whole(packet, &headers, method);
+            return self.too_big(packet, headers, room, whole, now);
         }
         let hop = hop_of(real.path())?;
         decrement_ttl(packet.bytes_mut(), &headers);
@@ -248,9 +250,8 @@ impl Engine {
             }
             Method::Dr => (l3, family),
             Method::Tun => {
-                let source = real.source().ok_or(DropReason::NoRoute)?;
-                tun::encapsulate(packet, headers, source, server, self.next_ident()).ok_or(DropReason::NoRoom)?;
-                (0, server.family())
+                self.wrap(packet, headers, bound, &real, room)?;
+                (0, real.endpoint().address.family())
             }
         };
         if !bound.is_current() {
@@ -275,7 +276,8 @@ impl Engine {
         let hop = hop_of(conn.reply_path())?;
         let room = self.room_through(hop)?;
         if headers.ip_len() > room {
-            return self.too_big(packet, headers, room, now);
+            let whole = headers.dont_fragment(packet.bytes());
+            return self.too_big(packet, headers, room, whole, now);
         }
         decrement_ttl(packet.bytes_mut(), &headers);
         if conn.status().flags.method() == Method::Nat {
@@ -402,14 +404,5 @@ fn hop_of(path: Path) -> Result<HopId, DropReason> {
         Path::NoRoute => Err(DropReason::NoRoute),
         Path::NotServed => Err(DropReason::NotServed),
         Path::Local => Err(DropReason::LocalServer),
-    }
-}
-
-/// The largest IP packet of a client that reaches a real server by this method.
-#[inline]
-fn room_to(real: &Real<'_>, method: Method) -> usize {
-    match method {
-        Method::Tun => real.mtu().saturating_sub(tun::overhead(real.endpoint().address.family())),
-        Method::Nat | Method::Dr => real.mtu(),
     }
 }

@@ -8,7 +8,6 @@ use std::fmt::Write;
 use crate::conn::{Conn, Side, state};
 use crate::engine::{Shared, request};
 use crate::flow::{Endpoint, Flow, Protocol};
-use crate::forward::tun;
 use crate::hop::HopId;
 use crate::real::{Method, Path, RealId};
 use crate::route::Target;
@@ -164,9 +163,10 @@ impl Narrator<'_> {
             Method::Dr => "  rewrite: DR: only MAC addresses change, TTL one less".to_owned(),
             Method::Tun => match real.source() {
                 Some(source) => format!(
-                    "  rewrite: TUN: TTL one less, wrapped into {source} -> {} ({} bytes more)",
+                    "  rewrite: TUN: TTL one less, wrapped into {source} -> {} by {} ({} bytes more)",
                     server.address,
-                    tun::overhead(server.address.family())
+                    real.tunnel(),
+                    real.tunnel().overhead(server.address.family())
                 ),
                 None => "  dropped (no_route): the director has no address for the tunnel to start from".to_owned(),
             },

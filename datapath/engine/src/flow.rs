@@ -185,6 +185,8 @@ impl Protocol {
     pub const IPV6: Protocol = Protocol(41);
     /// IPv6's ICMP.
     pub const ICMPV6: Protocol = Protocol(58);
+    /// GRE.
+    pub const GRE: Protocol = Protocol(47);
     /// SCTP.
     pub const SCTP: Protocol = Protocol(132);
 

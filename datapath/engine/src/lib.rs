@@ -26,8 +26,8 @@
 //! A module may use only what stands to its left:
 //!
 //! ```text
-//! drop, time, lines, switches < flow < wire < hop < real < route < sched < service < snapshot < conn < forward < counters
-//!     < engine < explain < rings < worker
+//! drop, time, lines, switches < flow < wire < hop, tunnel < real < route < sched < service < snapshot < conn < forward
+//!     < counters < engine < explain < rings < worker
 //! ```
 //!
 //! # Invariants worth knowing
@@ -57,5 +57,6 @@ pub mod service;
 pub mod snapshot;
 pub mod switches;
 pub mod time;
+pub mod tunnel;
 pub mod wire;
 pub mod worker;

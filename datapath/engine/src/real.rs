@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crate::flow::{Address, Endpoint};
 use crate::hop::HopId;
 use crate::lines::Lines;
+use crate::time::Now;
+use crate::tunnel::Tunnel;
 
 /// Number of a real server's record.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -92,6 +94,8 @@ pub struct Settings {
     pub endpoint: Endpoint,
     /// Forwarding method.
     pub method: Method,
+    /// How packets are wrapped, if the method is [`Method::Tun`].
+    pub tunnel: Tunnel,
     /// Weight, 0 quiesces.
     pub weight: i32,
     /// Upper connection threshold, 0 for none.
@@ -120,7 +124,12 @@ mod word {
     pub(super) const PORT: usize = 6; // mtu << 32 | method << 16 | port
     pub(super) const TEMPLATES: usize = 7; // persistence templates
     pub(super) const SOURCE: usize = 8; // two words: outer source address of a tunnel
+    pub(super) const TUNNEL: usize = 10; // encapsulation
+    pub(super) const LEARNED: usize = 11; // until, in seconds << 32 | mtu that a router told
 }
+
+/// Seconds that a path MTU counts which a router told: the kernel's `ip_rt_mtu_expires`.
+pub const LEARNED_S: u64 = 600;
 
 const AVAILABLE: u64 = 1;
 const OVERLOAD: u64 = 2;
@@ -192,6 +201,7 @@ impl Real<'_> {
         let weight = u64::from(settings.weight as u32);
         self.words[word::WEIGHT].store(weight << 32 | weight, Relaxed);
         self.words[word::THRESHOLDS].store(0, Relaxed);
+        self.words[word::LEARNED].store(0, Relaxed);
         self.set(settings);
     }
 
@@ -200,6 +210,7 @@ impl Real<'_> {
         let new = u64::from(settings.weight as u32);
         self.update(word::WEIGHT, |old| if new == 0 { old & !0xffff_ffff } else { new << 32 | new });
         self.update(word::PORT, |old| old & !0x00ff_0000 | u64::from(settings.method as u8) << 16);
+        self.words[word::TUNNEL].store(settings.tunnel.bits().into(), Relaxed);
         let thresholds = u64::from(settings.upper) << 32 | u64::from(settings.lower);
         let before = self.words[word::THRESHOLDS].swap(thresholds, Relaxed);
         match self.generation {
@@ -289,8 +300,12 @@ impl Real<'_> {
         Path::from_bits((self.words[word::FLAGS].load(Relaxed) >> 32) as u32)
     }
 
-    /// Sets the way to it: next hop, largest IP packet, and for tunnels the outer source address.
+    /// Sets the way to it: next hop, largest IP packet, and for tunnels the outer source address. What was learned of
+    /// another way is forgotten.
     pub fn set_path(&self, path: Path, mtu: u32, source: Option<Address>) {
+        if (self.path(), self.mtu()) != (path, mtu as usize) {
+            self.words[word::LEARNED].store(0, Relaxed);
+        }
         let source = source.map_or(0, Address::bits);
         self.words[word::SOURCE].store((source >> 64) as u64, Relaxed);
         self.words[word::SOURCE + 1].store(source as u64, Relaxed);
@@ -302,6 +317,30 @@ impl Real<'_> {
     #[inline]
     pub fn mtu(&self) -> usize {
         (self.words[word::PORT].load(Relaxed) >> 32) as usize
+    }
+
+    /// Largest IP packet on the way to it as far as is known now: a router may have told of a narrow place.
+    #[inline]
+    pub fn path_mtu(&self, now: Now) -> usize {
+        let word = self.words[word::LEARNED].load(Relaxed);
+        let mtu = self.mtu();
+        if word == 0 || now.millis() / 1000 >= word >> 32 { mtu } else { mtu.min(word as u32 as usize) }
+    }
+
+    /// A router tells of a narrow place on the way to it, which counts for [`LEARNED_S`] seconds. Whatever it says, the
+    /// way is not taken for wider than it was, nor for narrower than `least`.
+    pub fn learn_mtu(&self, mtu: u32, least: u32, now: Now) {
+        let mtu = mtu.max(least);
+        if (mtu as usize) < self.path_mtu(now) {
+            let until = now.millis() / 1000 + LEARNED_S;
+            self.words[word::LEARNED].store(until << 32 | u64::from(mtu), Relaxed);
+        }
+    }
+
+    /// The encapsulation on the way to it, for connections that it serves by [`Method::Tun`].
+    #[inline]
+    pub fn tunnel(&self) -> Tunnel {
+        Tunnel::from_bits(self.words[word::TUNNEL].load(Relaxed) as u32)
     }
 
     /// The director's address that tunnels to it start from.
@@ -406,7 +445,7 @@ mod tests {
 
     fn settings(upper: u32, lower: u32) -> Settings {
         let endpoint = Endpoint::new(Address::v4([10, 0, 0, 1]), 80);
-        Settings { endpoint, method: Method::Nat, weight: 1, upper, lower }
+        Settings { endpoint, method: Method::Nat, tunnel: Tunnel::Ipip, weight: 1, upper, lower }
     }
 
     fn overload_after(generation: Generation, upper: u32, lower: u32, steps: &[i32]) -> Vec<bool> {
@@ -469,5 +508,44 @@ mod tests {
         assert!(real.is_available());
         real.set_path(Path::Local, 1500, None);
         assert_eq!((real.path(), real.source(), real.method()), (Path::Local, None, Method::Tun));
+    }
+
+    /// Editing a server's tunnel must reach its record, and a record that is used again must forget the one before.
+    #[test]
+    fn the_tunnel_is_set_and_reset() {
+        let arena = Arena::new(1, Generation::New);
+        let real = arena.get(RealId(0));
+        let gre = Tunnel::Gre { checksum: true };
+        real.reset(&Settings { tunnel: gre, ..settings(0, 0) });
+        assert_eq!(real.tunnel(), gre);
+        real.set(&settings(0, 0));
+        assert_eq!(real.tunnel(), Tunnel::Ipip);
+    }
+
+    /// A path MTU that a router told counts for its time and on its way only; it never widens a way, and what nobody
+    /// can need is not believed.
+    #[test]
+    fn a_learned_mtu_is_bounded_and_forgotten() {
+        let arena = Arena::new(1, Generation::New);
+        let real = arena.get(RealId(0));
+        real.reset(&settings(0, 0));
+        let way = |mtu| real.set_path(Path::Hop(HopId(1)), mtu, None);
+        let at = Now::from_secs;
+        way(1500);
+        real.learn_mtu(9000, 552, at(10));
+        assert_eq!(real.path_mtu(at(10)), 1500);
+        real.learn_mtu(1400, 552, at(10));
+        real.learn_mtu(1450, 552, at(300));
+        way(1500);
+        assert_eq!((real.path_mtu(at(10)), real.path_mtu(at(609)), real.mtu()), (1400, 1400, 1500));
+        assert_eq!(real.path_mtu(at(610)), 1500, "the later and wider word did not make it last");
+        real.learn_mtu(0, 552, at(700));
+        assert_eq!(real.path_mtu(at(700)), 552);
+        way(1400);
+        assert_eq!(real.path_mtu(at(700)), 1400, "another way");
+        real.learn_mtu(600, 552, at(700));
+        real.reset(&settings(0, 0));
+        way(1500);
+        assert_eq!(real.path_mtu(at(700)), 1500, "another server");
     }
 }

@@ -278,7 +278,14 @@ mod tests {
         let service = Service::new(0, key, Builtin::from_name(scheduler).unwrap(), Policy::default());
         for id in (0..servers).map(RealId) {
             let endpoint = Endpoint::new(Address::v4([10, 0, 0, id.0 as u8]), 80);
-            arena.get(id).reset(&Settings { endpoint, method: Method::Dr, weight: 1, upper: 0, lower: 0 });
+            arena.get(id).reset(&Settings {
+                endpoint,
+                method: Method::Dr,
+                tunnel: Default::default(),
+                weight: 1,
+                upper: 0,
+                lower: 0,
+            });
             service.add(&arena, id);
         }
         (arena, service)
@@ -335,8 +342,14 @@ mod tests {
         for scheduler in Builtin::NAMES {
             let (arena, service) = bench(scheduler, 2);
             let real = arena.get(RealId(1));
-            let mut settings =
-                Settings { endpoint: real.endpoint(), method: Method::Dr, weight: 0, upper: 0, lower: 0 };
+            let mut settings = Settings {
+                endpoint: real.endpoint(),
+                method: Method::Dr,
+                tunnel: Default::default(),
+                weight: 0,
+                upper: 0,
+                lower: 0,
+            };
             service.change(&arena, RealId(1), || real.set(&settings));
             // A hash may lead to the quiesced server, and then there is none.
             let other = if matches!(*scheduler, "dh" | "sh" | "mh") { None } else { Some(0) };

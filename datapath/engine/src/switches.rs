@@ -65,6 +65,8 @@ switches! {
     schedule_icmp = 0;
     /// The outer header of a tunnel has "don't fragment" as the inner one has (`pmtu_disc`).
     pmtu_disc = 1;
+    /// SYNs to a tunnelled server get a lower MSS if theirs does not fit the tunnel: xvs's own (`xvs.mss_clamp`).
+    mss_clamp = 0;
     /// A packet of a NAT server that belongs to no connection is answered with "port unreachable" (`nat_icmp_send`).
     nat_icmp_send = 0;
     /// The tables of TCP under attack are in force (`secure_tcp`, as the defences stand now).

@@ -116,7 +116,14 @@ fn templates_ignore_weight_and_threshold() {
     let real = site.shared.arena.get(RealId(2));
     let set = |weight, upper| {
         let endpoint = real.endpoint();
-        let settings = xvs_engine::real::Settings { endpoint, method: Method::Nat, weight, upper, lower: 0 };
+        let settings = xvs_engine::real::Settings {
+            endpoint,
+            method: Method::Nat,
+            tunnel: Default::default(),
+            weight,
+            upper,
+            lower: 0,
+        };
         site.services[service].change(&site.shared.arena, RealId(2), || real.set(&settings));
     };
     opens(&site, "198.51.100.7:1001", VIP4);
@@ -247,7 +254,14 @@ fn expire_nodest_conn() {
     assert_eq!(opens(&site, CLIENT4, VIP4), 1);
     let real = site.shared.arena.get(reals[0][0]);
     let endpoint = real.endpoint();
-    let settings = xvs_engine::real::Settings { endpoint, method: Method::Nat, weight: 0, upper: 0, lower: 0 };
+    let settings = xvs_engine::real::Settings {
+        endpoint,
+        method: Method::Nat,
+        tunnel: Default::default(),
+        weight: 0,
+        upper: 0,
+        lower: 0,
+    };
     site.services[tcp_service].change(&site.shared.arena, reals[0][0], || real.set(&settings));
     assert_eq!(goes(&site, &tcp(CLIENT4, VIP4, ACK)).unwrap().0, 1, "it goes on");
     let (verdict, _) = site.forward(&from_client(&tcp(CLIENT4, VIP4, SYN).bytes()));

@@ -12,6 +12,7 @@ use xvs_engine::engine::Verdict;
 use xvs_engine::flow::Endpoint;
 use xvs_engine::forward::decrement_ttl;
 use xvs_engine::forward::icmp::Quote;
+use xvs_engine::forward::mss;
 use xvs_engine::forward::nat::{self, End};
 use xvs_engine::real::Method;
 use xvs_engine::wire::{Headers, SctpEvent};
@@ -47,6 +48,7 @@ fn packets() -> impl Strategy<Value = Ip> {
                 1 => Body::Udp { checksum: !v4 || zero > 0 },
                 _ => Body::Sctp { tag: sequence },
             },
+            tcp_options: Vec::new(),
             // An association is opened by INIT, whatever follows.
             payload: if kind == 2 { [&[1, 0, 0, 4][..], &payload].concat() } else { payload.clone() },
         })
@@ -125,6 +127,27 @@ proptest! {
         prop_assert_eq!(SocketAddr::from(headers.flow.src), packet.src);
         prop_assert_eq!(SocketAddr::from(headers.flow.dst), packet.dst);
         prop_assert_eq!(headers.ip_len(), packet.bytes().len());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever stands among a SYN's options, clamping changes two bytes at most, none to a larger MSS, and the
+    /// checksum stays right.
+    #[test]
+    fn mss_clamping_is_harmless(packet in packets(), noise in vec(any::<u8>(), 0..10),
+                                kinds in vec(0u8..5, 0..10), room in 68usize..9000) {
+        let tcp_options: Vec<u8> = noise.iter().zip(&kinds).flat_map(|(&byte, &kind)| [kind, byte % 6, byte]).collect();
+        let frame = from_client(&Ip { tcp_options, body: Body::Tcp { flags: SYN, sequence: 7 }, ..packet }.bytes());
+        let headers = Headers::parse(&frame).unwrap();
+        let mut after = frame.clone();
+        let clamped = mss::clamp(&mut after, &headers, room);
+        prop_assert_eq!(clamped, after != frame);
+        prop_assert_eq!(verify(&after), Ok(()));
+        let options = headers.l4 + 20;
+        let changed: Vec<_> = (options..frame.len()).filter(|&at| frame[at] != after[at]).collect();
+        prop_assert!(changed.len() <= 2 && changed.first().is_none_or(|at| after[*at] < frame[*at]), "{changed:?}");
     }
 }
 

@@ -167,7 +167,8 @@ impl Simulation {
                 let real = arena.get(server.id);
                 let endpoint = real.endpoint();
                 let (method, weight) = (real.method(), server.weight);
-                let settings = xvs_engine::real::Settings { endpoint, method, weight, upper: 0, lower: 0 };
+                let settings =
+                    xvs_engine::real::Settings { endpoint, method, tunnel: real.tunnel(), weight, upper: 0, lower: 0 };
                 service.change(arena, server.id, || real.set(&settings));
             }
             4 => self.site.shared.hops.forget(server.hop),

@@ -109,7 +109,10 @@ impl Site {
                 let endpoint = endpoint(after("-r").unwrap());
                 let weight = after("-w").map_or(1, |text| text.parse().unwrap());
                 let (upper, lower) = (number("-x"), number("-y"));
-                self.server(words[1], &Settings { endpoint, method: Method::Nat, weight, upper, lower });
+                self.server(
+                    words[1],
+                    &Settings { endpoint, method: Method::Nat, tunnel: Default::default(), weight, upper, lower },
+                );
             }
             other => panic!("{other}: {command}"),
         }

@@ -4,19 +4,37 @@ use xvs_engine::conn::Class;
 use xvs_engine::flow::{self, Endpoint};
 use xvs_engine::real::{self, Settings};
 use xvs_engine::service::{Persistence, Policy, ServiceKey};
+use xvs_engine::tunnel::{self, GueChecksum};
 use xvs_redirect::{Key, Protocol as Steered};
 
-use super::protocol::{Family, Method, Protocol, ServerSpec, ServiceId, ServiceSpec};
+use super::protocol::{Family, Method, Protocol, ServerSpec, ServiceId, ServiceSpec, Tunnel, TunnelChecksum};
 
 /// A server's settings for its record.
 pub(super) fn settings(spec: &ServerSpec) -> Settings {
-    let method = match spec.method {
-        Method::Nat => real::Method::Nat,
-        Method::Dr => real::Method::Dr,
-        Method::Tun(_) => real::Method::Tun,
+    // Without TUN, IPVS has a server's tunnel fall back to the default, for its older connections too.
+    let (method, tunnel) = match spec.method {
+        Method::Nat => (real::Method::Nat, tunnel::Tunnel::Ipip),
+        Method::Dr => (real::Method::Dr, tunnel::Tunnel::Ipip),
+        Method::Tun(spec) => (real::Method::Tun, encapsulation(spec)),
     };
     let weight = i32::try_from(spec.weight).unwrap_or(i32::MAX);
-    Settings { endpoint: spec.address.into(), method, weight, upper: spec.upper, lower: spec.lower }
+    Settings { endpoint: spec.address.into(), method, tunnel, weight, upper: spec.upper, lower: spec.lower }
+}
+
+fn encapsulation(spec: Tunnel) -> tunnel::Tunnel {
+    match spec {
+        Tunnel::Ipip => tunnel::Tunnel::Ipip,
+        Tunnel::Gue { port, checksum } => {
+            let checksum = match checksum {
+                TunnelChecksum::None => GueChecksum::None,
+                TunnelChecksum::Full => GueChecksum::Full,
+                TunnelChecksum::Remote => GueChecksum::Remote,
+            };
+            tunnel::Tunnel::Gue { port, checksum }
+        }
+        // The rules refuse `Remote`.
+        Tunnel::Gre { checksum } => tunnel::Tunnel::Gre { checksum: checksum != TunnelChecksum::None },
+    }
 }
 
 /// How the service treats new connections.

@@ -6,7 +6,7 @@
 
 use xvs_engine::sched::Builtin;
 
-use super::protocol::{Method, Refusal, RefusalKind, ServerSpec, ServiceId, ServiceSpec, Tunnel};
+use super::protocol::{Refusal, RefusalKind, ServerSpec, ServiceId, ServiceSpec};
 use crate::config::{ServiceState, rules};
 
 /// May this service be added, or an existing one be changed to it? Gives its scheduler.
@@ -30,15 +30,9 @@ pub fn service(spec: &ServiceSpec) -> Result<Builtin, Refusal> {
 /// May this server be added to the service, or an existing one be changed to it?
 ///
 /// # Errors
-/// It breaks a rule, or asks for what this version does not serve.
+/// It breaks a rule.
 pub fn server(service: &ServiceSpec, spec: &ServerSpec) -> Result<(), Refusal> {
-    rules::check_server(service, spec)?;
-    if let Method::Tun(Tunnel::Gue { .. } | Tunnel::Gre { .. }) = spec.method {
-        let message =
-            format!("server {}: GUE and GRE tunnels are not served in this version of xvs; use ipip", spec.address);
-        return Err(Refusal::new(RefusalKind::Unsupported, message));
-    }
-    Ok(())
+    rules::check_server(service, spec)
 }
 
 /// Everything in these rules that is not served.

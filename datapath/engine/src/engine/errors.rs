@@ -11,7 +11,7 @@ use crate::drop::DropReason;
 use crate::flow::{Address, Flow, FlowHash, Protocol};
 use crate::forward::icmp::{self, Quote, Refusal};
 use crate::forward::nat::End;
-use crate::forward::{decrement_ttl, reset, tun};
+use crate::forward::{decrement_ttl, reset};
 use crate::real::{Method, Path};
 use crate::time::Now;
 use crate::wire::{Fragment, Headers, Packet};
@@ -55,9 +55,9 @@ impl Engine {
         } else {
             let real = self.shared.arena.get(bound.real);
             let hop = hop_of(real.path())?;
-            let server = real.endpoint().address;
             let method = bound.method;
-            if headers.ip_len() > room_to(&real, method) {
+            let room = room_to(&real, method, now)?;
+            if headers.ip_len() > room {
                 return Err(DropReason::NeedsFragmentation);
             }
             decrement_ttl(packet.bytes_mut(), &headers);
@@ -66,9 +66,8 @@ impl Engine {
                 Method::Nat => quote.translate(packet.bytes_mut(), &mut headers, End::Destination, bound.server),
                 Method::Dr => {}
                 Method::Tun => {
-                    let source = real.source().ok_or(DropReason::NoRoute)?;
-                    tun::encapsulate(packet, headers, source, server, self.next_ident()).ok_or(DropReason::NoRoom)?;
-                    (l3, family) = (0, server.family());
+                    self.wrap(packet, headers, &bound, &real, room)?;
+                    (l3, family) = (0, real.endpoint().address.family());
                 }
             }
             hop
@@ -146,16 +145,18 @@ impl Engine {
         Ok(Verdict::Reflect)
     }
 
-    /// The packet does not fit: tells its sender if it must not be fragmented.
+    /// The packet does not fit: tells its sender if it has to stay whole. All that may be fragmented comes by here, too:
+    /// by its own header, or in a tunnel that hides "don't fragment".
     #[cold]
     pub(super) fn too_big(
         &self,
         packet: &mut Packet<'_>,
         headers: Headers,
         room: usize,
+        whole: bool,
         now: Now,
     ) -> Result<Verdict, DropReason> {
-        if !headers.dont_fragment(packet.bytes()) {
+        if !whole {
             return Err(DropReason::NeedsFragmentation);
         }
         self.refuse(packet, headers, Refusal::TooBig(room as u32), DropReason::TooBig, now)

@@ -5,9 +5,13 @@
 
 pub mod checksum;
 pub mod crc32c;
+mod gre;
+mod gue;
 pub mod icmp;
 pub mod link;
+pub mod mss;
 pub mod nat;
+mod outer;
 pub mod reset;
 pub mod tun;
 

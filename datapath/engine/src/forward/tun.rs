@@ -1,77 +1,67 @@
-//! IP in IP: the packet travels to the real server inside another one (RFC 2003, RFC 2473, RFC 4213).
+//! Tunnels: the packet travels to the real server inside another one, by IP in IP (RFC 2003, RFC 2473, RFC 4213), GUE
+//! or GRE.
 //!
 //! Outer and inner family are independent: 4in4, 6in6, 6in4 (the VIP is IPv6, the server is reached by IPv4) and 4in6.
-//! As IPVS does it: the outer TTL is the inner one after its decrement; the traffic class is copied, with congestion
-//! marks by the full-functionality rule of RFC 3168; IPv4's "don't fragment" is copied from an inner IPv4 header and
-//! left off for an inner IPv6 one; flow label 0.
+//! IPv4's "don't fragment" is copied from an inner IPv4 header if the operator has it so (`pmtu_disc`), and left off for
+//! an inner IPv6 one. The headers' own rules are in [`outer`], [`gue`] and [`gre`].
 //!
-//! Not here: GUE and GRE, fragmentation of what is too big, and the clamping of MSS.
+//! Not here: fragmentation of what is too big, and the clamping of MSS ([`mss`](super::mss)).
 
-use crate::flow::{Address, Family, Protocol};
-use crate::wire::checksum::Sum;
-use crate::wire::{Headers, Packet, put_u16};
+use crate::flow::{Address, Family, FlowHash, Protocol};
+use crate::tunnel::{GueChecksum, Tunnel};
+use crate::wire::{Headers, Packet};
 
-/// Bytes that an outer header of this family adds.
-pub const fn overhead(outer: Family) -> usize {
-    match outer {
-        Family::Inet => 20,
-        Family::Inet6 => 40,
-    }
+use super::outer::{self, Outer};
+use super::{gre, gue};
+
+/// One end of a tunnel to the other.
+#[derive(Clone, Copy, Debug)]
+pub struct Ends {
+    /// The director's address.
+    pub source: Address,
+    /// The real server's, of the same family.
+    pub server: Address,
+    /// The encapsulation between them.
+    pub tunnel: Tunnel,
 }
 
-/// Wraps the packet (its link header is dropped, its TTL already decremented) into an outer IP header from `source` to
-/// `server`, both of one family. The packet then starts with the outer IP header. `None` if the frame has no room.
+/// Wraps the packet (its link header is dropped, its TTL already decremented). It then starts with the outer IP header.
+/// `copy_df` is `pmtu_disc`; `flow` and `ident` are called if the tunnel needs the hash of the connection, or an
+/// identification. `None` if the frame has no room.
+#[inline]
 pub fn encapsulate(
     packet: &mut Packet<'_>,
     headers: Headers,
-    source: Address,
-    server: Address,
-    ident: u16,
+    ends: &Ends,
+    copy_df: bool,
+    flow: impl FnOnce() -> FlowHash,
+    ident: impl FnOnce() -> u16,
 ) -> Option<()> {
-    let inner_len = headers.ip_len();
+    let Ends { source, server, tunnel } = *ends;
     let frame = packet.bytes();
-    let class = traffic_class(frame, &headers);
+    let class = outer::class(frame, &headers);
     let ttl = headers.ttl(frame);
-    let dont_fragment = headers.family == Family::Inet && headers.dont_fragment(frame);
-    let protocol = if headers.family == Family::Inet { Protocol::IPV4 } else { Protocol::IPV6 };
+    let whole = copy_df && headers.family == Family::Inet && headers.dont_fragment(frame);
+    let inner = if headers.family == Family::Inet { Protocol::IPV4 } else { Protocol::IPV6 };
     packet.set_len(headers.end).then_some(())?;
 
-    let outer = server.family();
-    let header = packet.rehead(headers.l3, overhead(outer))?;
-    match outer {
-        Family::Inet => {
-            header[0] = 0x45;
-            header[1] = class;
-            put_u16(header, 2, u16::try_from(inner_len + 20).ok()?);
-            put_u16(header, 4, ident);
-            put_u16(header, 6, if dont_fragment { 0x4000 } else { 0 });
-            header[8] = ttl;
-            header[9] = protocol.0;
-            put_u16(header, 10, 0);
-            header[12..16].copy_from_slice(&source.octets4());
-            header[16..20].copy_from_slice(&server.octets4());
-            let checksum = Sum::default().bytes(header).finish();
-            put_u16(header, 10, checksum);
+    let overhead = tunnel.overhead(server.family());
+    packet.rehead(headers.l3, overhead)?;
+    let (header, payload) = packet.bytes_mut().split_at_mut(overhead - tunnel.header());
+    let protocol = match tunnel {
+        Tunnel::Ipip => inner,
+        Tunnel::Gue { port, checksum } => {
+            gue::write(payload, inner, gue::source_port(flow()), port)?;
+            if checksum != GueChecksum::None {
+                gue::sum(payload, source, server);
+            }
+            Protocol::UDP
         }
-        Family::Inet6 => {
-            header[0] = 0x60 | class >> 4;
-            header[1] = class << 4;
-            put_u16(header, 2, 0);
-            put_u16(header, 4, u16::try_from(inner_len).ok()?);
-            header[6] = protocol.0;
-            header[7] = ttl;
-            header[8..24].copy_from_slice(&source.octets16());
-            header[24..40].copy_from_slice(&server.octets16());
+        Tunnel::Gre { checksum } => {
+            gre::write(payload, headers.family, checksum);
+            Protocol::GRE
         }
-    }
-    Some(())
-}
-
-/// The outer traffic class: the inner one, but "congestion experienced" starts afresh as "capable" (RFC 3168, 9.1.1).
-fn traffic_class(frame: &[u8], headers: &Headers) -> u8 {
-    let class = match headers.family {
-        Family::Inet => frame[headers.l3 + 1],
-        Family::Inet6 => frame[headers.l3] << 4 | frame[headers.l3 + 1] >> 4,
     };
-    if class & 3 == 3 { class & !3 | 2 } else { class }
+    let ident = if whole || server.family() == Family::Inet6 { None } else { Some(ident()) };
+    Outer { source, server, class, ttl, protocol, ident }.write(header, payload.len())
 }

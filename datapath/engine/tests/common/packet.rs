@@ -51,6 +51,7 @@ pub struct Ip {
     pub options: Vec<u8>,
     pub first_extension: Option<u8>,
     pub body: Body,
+    pub tcp_options: Vec<u8>,
     pub payload: Vec<u8>,
 }
 
@@ -80,6 +81,14 @@ pub fn raw(src: &str, dst: &str, protocol: u8, payload: Vec<u8>) -> Ip {
     Ip { src, dst, payload, ..ip("0.0.0.0:0", "0.0.0.0:0", Body::Raw(protocol)) }
 }
 
+/// The outer packet of IP in IP around a packet as it is inside the tunnel.
+pub fn outer(inner: &Ip, from: &str, to: &str, id: u16) -> Ip {
+    let protocol = if inner.src.is_ipv4() { 4 } else { 41 };
+    let class = if inner.class & 3 == 3 { inner.class & !3 | 2 } else { inner.class };
+    let dont_fragment = inner.src.is_ipv4() && inner.dont_fragment;
+    Ip { ttl: inner.ttl, class, dont_fragment, id, ..raw(from, to, protocol, inner.bytes()) }
+}
+
 fn ip(src: &str, dst: &str, body: Body) -> Ip {
     Ip {
         src: src.parse().unwrap(),
@@ -91,6 +100,7 @@ fn ip(src: &str, dst: &str, body: Body) -> Ip {
         options: Vec::new(),
         first_extension: None,
         body,
+        tcp_options: Vec::new(),
         payload: Vec::new(),
     }
 }
@@ -138,6 +148,7 @@ impl Ip {
                 let mut header = TcpHeader::new(self.src.port(), self.dst.port(), sequence, 0x7210);
                 (header.fin, header.syn) = (flags & FIN != 0, flags & SYN != 0);
                 (header.rst, header.ack) = (flags & RST != 0, flags & ACK != 0);
+                header.set_options_raw(&self.tcp_options).unwrap();
                 header.checksum = match (src, dst) {
                     (IpAddr::V4(src), IpAddr::V4(dst)) => {
                         header.calc_checksum_ipv4_raw(src.octets(), dst.octets(), &self.payload).unwrap()

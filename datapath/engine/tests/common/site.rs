@@ -21,6 +21,7 @@ use xvs_engine::sched::Builtin;
 use xvs_engine::service::{Policy, Service, ServiceKey};
 use xvs_engine::snapshot::Snapshot;
 use xvs_engine::time::Now;
+use xvs_engine::tunnel::Tunnel;
 use xvs_engine::wire::{Mac, Packet};
 use xvs_engine::worker::Worker;
 
@@ -86,6 +87,11 @@ impl Site {
 
     /// A director with a service on both VIPs for TCP, UDP and SCTP, and one real server each, number 1 at `port`.
     pub fn with_service(method: Method, port: u16) -> Self {
+        Self::with_tunnel(method, Tunnel::Ipip, port)
+    }
+
+    /// The same, with an encapsulation.
+    pub fn with_tunnel(method: Method, tunnel: Tunnel, port: u16) -> Self {
         let mut site = Site::new(1 << 12);
         let both = |protocol| [(VIP4, protocol), (VIP6, protocol)];
         let [tcp4, tcp6] = both(Protocol::TCP);
@@ -94,7 +100,7 @@ impl Site {
         for (vip, protocol) in [tcp4, udp4, tcp6, udp6, sctp4, sctp6] {
             let service = site.add_service(protocol, vip, "rr");
             let server = if vip == VIP4 { format!("10.0.0.1:{port}") } else { format!("[fd00::1]:{port}") };
-            site.add_real(service, &server, method);
+            site.add_real_with(service, &server, method, |settings| settings.tunnel = tunnel);
         }
         site
     }
@@ -151,7 +157,7 @@ impl Site {
         adjust: impl FnOnce(&mut Settings),
     ) -> RealId {
         let endpoint = server.parse::<SocketAddr>().unwrap().into();
-        let mut settings = Settings { endpoint, method, weight: 1, upper: 0, lower: 0 };
+        let mut settings = Settings { endpoint, method, tunnel: Tunnel::Ipip, weight: 1, upper: 0, lower: 0 };
         adjust(&mut settings);
         let id = RealId(self.next_real);
         self.next_real += 1;
