@@ -1,4 +1,5 @@
-//! What can be steered: a virtual service, a NAT real server's replies, an address of the director's own.
+//! What can be steered: a virtual service, a NAT real server's replies, errors about a tunnel, an address of the
+//! director's own.
 //!
 //! Invariant: a key is written for the kernel in exactly one way (`struct key` of `bpf/maps.h`), so that equal keys
 //! are equal bytes. A key knows nothing of schedulers, weights or forwarding methods.
@@ -50,6 +51,13 @@ pub enum Key {
         /// The RIP of a NAT real server.
         address: IpAddr,
         /// 0 is any port, for services that leave the client's port as it is.
+        port: u16,
+    },
+    /// Errors about the director's own packets through a tunnel to this address are for a worker.
+    Tunnel {
+        /// The RIP of a TUN real server.
+        address: IpAddr,
+        /// The UDP port that the tunnel goes to; 0 for one without ports (IP in IP, GRE).
         port: u16,
     },
     /// An address of the director itself: what real servers send there is the kernel's, health checks for instance.

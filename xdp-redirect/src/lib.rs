@@ -180,7 +180,7 @@ impl Redirect {
 
     /// Steers a key on all interfaces, from the next frame on.
     ///
-    /// Services and replies are counted: what two services share stays until both have unsteered it. Local addresses
+    /// Services, replies and tunnels are counted: what two services share stays until both have unsteered it. Local addresses
     /// are a set, because the kernel's list of them is read again and again; steering one twice is steering it once.
     /// A VIP that the kernel owns is an address of the director as well, and services go before local addresses.
     pub fn steer(&mut self, key: Key) -> Result<(), Error> {

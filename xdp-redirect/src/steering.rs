@@ -1,7 +1,7 @@
 //! Which keys the program knows: our counted view of the four maps that all interfaces share.
 //!
 //! Invariant: a key is in the kernel's map if and only if somebody here still wants it, and an address is in
-//! `addresses` if and only if some service or reply key has it. When a step fails, the steps before it are undone.
+//! `addresses` if and only if some service, reply or tunnel key has it. When a step fails, the steps before it are undone.
 //! It does not know why a key is wanted.
 
 use std::collections::HashMap;
@@ -12,8 +12,11 @@ use libbpf_rs::{MapCore, MapFlags, MapHandle};
 use crate::error::{Error, errno};
 use crate::key::{Entry, Key, Protocol};
 
-/// `ADDRESS_SERVICE` and `ADDRESS_REPLY` of `bpf/maps.h`: preprocessor names leave no trace in BTF.
-const ADDRESS_KINDS: [u32; 2] = [1, 2];
+/// `ADDRESS_SERVICE`, `ADDRESS_REPLY` and `ADDRESS_TUNNEL` of `bpf/maps.h`: preprocessor names leave no trace in BTF.
+const ADDRESS_KINDS: [u32; 3] = [1, 2, 4];
+
+/// The place of tunnels among them; the others are those of [`Kind`].
+const TUNNEL: usize = 2;
 
 /// The maps that every interface's program looks into.
 pub(crate) struct Maps {
@@ -35,8 +38,8 @@ pub(crate) struct Steering {
     pub(crate) maps: Maps,
     services: HashMap<Entry, u32>,
     replies: HashMap<Entry, u32>,
-    /// How many service keys and how many reply keys an address carries.
-    addresses: HashMap<Entry, [u32; 2]>,
+    /// How many service keys, reply keys and tunnel keys an address carries.
+    addresses: HashMap<Entry, [u32; 3]>,
     local: HashMap<Entry, ()>,
 }
 
@@ -55,6 +58,7 @@ impl Steering {
         match *key {
             Key::Service { protocol, address, port } => self.want(Kind::Service, protocol, address, port),
             Key::Reply { protocol, address, port } => self.want(Kind::Reply, protocol, address, port),
+            Key::Tunnel { address, port } => self.adjust_address(TUNNEL, Entry::new(address, port, 0), 1),
             Key::Local { address } => {
                 let entry = Entry::new(address, 0, 0);
                 if !self.local.contains_key(&entry) {
@@ -70,6 +74,7 @@ impl Steering {
         match *key {
             Key::Service { protocol, address, port } => self.unwant(Kind::Service, protocol, address, port),
             Key::Reply { protocol, address, port } => self.unwant(Kind::Reply, protocol, address, port),
+            Key::Tunnel { address, port } => self.adjust_address(TUNNEL, Entry::new(address, port, 0), -1),
             Key::Local { address } => {
                 let entry = Entry::new(address, 0, 0);
                 if self.local.contains_key(&entry) {
@@ -92,7 +97,7 @@ impl Steering {
         insert(map, name, counts.len(), &entry, 0)?;
         counts.insert(entry, 1);
 
-        let adjusted = self.adjust_address(kind, protocol, address, 1);
+        let adjusted = self.adjust_address(kind as usize, Entry::new(address, 0, protocol.number()), 1);
         if adjusted.is_err() {
             let (map, name, counts) = self.table(kind);
             counts.remove(&entry);
@@ -114,7 +119,7 @@ impl Steering {
         }
         delete(map, name, &entry)?;
         counts.remove(&entry);
-        self.adjust_address(kind, protocol, address, -1)
+        self.adjust_address(kind as usize, Entry::new(address, 0, protocol.number()), -1)
     }
 
     fn table(&mut self, kind: Kind) -> (&MapHandle, &'static str, &mut HashMap<Entry, u32>) {
@@ -125,11 +130,10 @@ impl Steering {
     }
 
     /// Counts one key of this kind more or less at an address, and tells the kernel when the answer changes.
-    fn adjust_address(&mut self, kind: Kind, protocol: Protocol, address: IpAddr, step: i32) -> Result<(), Error> {
-        let entry = Entry::new(address, 0, protocol.number());
+    fn adjust_address(&mut self, kind: usize, entry: Entry, step: i32) -> Result<(), Error> {
         let before = self.addresses.get(&entry).copied().unwrap_or_default();
         let mut after = before;
-        after[kind as usize] = after[kind as usize].saturating_add_signed(step);
+        after[kind] = after[kind].saturating_add_signed(step);
 
         match (kinds(before), kinds(after)) {
             (old, new) if old == new => {}
@@ -150,7 +154,7 @@ impl Steering {
 }
 
 /// The flags that the program reads.
-fn kinds(counts: [u32; 2]) -> u32 {
+fn kinds(counts: [u32; 3]) -> u32 {
     counts.iter().zip(ADDRESS_KINDS).filter(|&(&count, _)| count > 0).map(|(_, flag)| flag).sum()
 }
 
@@ -178,9 +182,9 @@ mod tests {
     /// Guards the translation of counts to flags; that the flags mean the same to the program, `tests/verdicts.rs` does.
     #[test]
     fn counts_become_flags() {
-        assert_eq!(kinds([0, 0]), 0);
-        assert_eq!(kinds([3, 0]), 1);
-        assert_eq!(kinds([0, 1]), 2);
-        assert_eq!(kinds([1, 1]), 3);
+        assert_eq!(kinds([0, 0, 0]), 0);
+        assert_eq!(kinds([3, 0, 0]), 1);
+        assert_eq!(kinds([0, 1, 0]), 2);
+        assert_eq!(kinds([1, 1, 2]), 7);
     }
 }

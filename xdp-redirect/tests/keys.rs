@@ -7,7 +7,7 @@ mod frames;
 use std::net::IpAddr;
 
 use director::{TCP, UDP, director, expect};
-use frames::{Shape, World, ethernet, ip, transport};
+use frames::{Shape, World, ethernet, icmp, ip, transport};
 use xvs_redirect::{Key, Protocol};
 
 /// Guards the counting of keys: what two services share stays until both are gone, a fragment's address goes with the
@@ -49,6 +49,26 @@ fn shared_keys_are_counted() {
     expect(&redirect, "still a source", &from.bytes, yes);
     redirect.unsteer(&reply).unwrap();
     expect(&redirect, "no source any more", &from.bytes, no);
+
+    // A tunnel's far end may have one tunnel with a port, and one without; a real server is in many services.
+    let far: IpAddr = "10.0.0.14".parse().unwrap();
+    let error = |protocol, port| {
+        let quoted = ip(w.dip, far, protocol, &Shape::default(), transport(UDP, 40000, port));
+        ethernet(&[], 0x0800, &ip(w.router, w.dip, w.icmp, &Shape::default(), icmp(3, &quoted))).bytes
+    };
+    let tunnel = |port| Key::Tunnel { address: far, port };
+    expect(&redirect, "no tunnel yet", &error(4, 0), no);
+    for key in [tunnel(0), tunnel(0), tunnel(6080)] {
+        redirect.steer(key).unwrap();
+    }
+    redirect.unsteer(&tunnel(0)).unwrap();
+    expect(&redirect, "another service has it", &error(47, 0), "redirected_icmp");
+    redirect.unsteer(&tunnel(0)).unwrap();
+    expect(&redirect, "nobody has it", &error(47, 0), no);
+    expect(&redirect, "the one with a port is there", &error(UDP, 6080), "redirected_icmp");
+    redirect.unsteer(&tunnel(6080)).unwrap();
+    redirect.unsteer(&tunnel(6080)).unwrap();
+    expect(&redirect, "no tunnel any more", &error(UDP, 6080), no);
 
     let check = ethernet(&[], 0x0800, &ip(w.rip, w.dip, TCP, &Shape::default(), transport(TCP, 8080, 1)));
     let local = Key::Local { address: w.dip };

@@ -99,12 +99,47 @@ fn icmp_cases(w: &World) -> Vec<Case> {
     cases
 }
 
+/// Rule (c) for the director's own tunnels: whichever protocol carries them, to a TUN real server, come home to the
+/// director. IPv6 outside: of packets too big only.
+fn tunnel_cases(w: &World) -> Vec<Case> {
+    let plain = Shape::default();
+    let inner = ip(w.client, w.vip, TCP, &plain, transport(TCP, 4000, 80));
+    let bare = |src, dst, protocol| ip(src, dst, protocol, &plain, Part::payload(&inner.bytes[..28]));
+    let datagram = |src, dst, port| {
+        let mut part = ip(src, dst, UDP, &plain, transport(UDP, 40000, port));
+        part.headers -= 4; // the ports are enough
+        part
+    };
+    let mut cases: Vec<Case> = Vec::new();
+    for &kind in w.errors {
+        let mut add = |says: &str, to: IpAddr, quoted: Part, outcome| {
+            let packet = ip(w.router, to, w.icmp, &plain, icmp(kind, &quoted));
+            cases.push((format!("ICMP type {kind}: {says}"), packet, outcome));
+        };
+        let not = "passed_not_steered";
+        let yes = if w.version == 4 || kind == 2 { "redirected_icmp" } else { not };
+        add("about IPv4 in IP", w.dip, bare(w.dip, w.far, 4), yes);
+        add("about IPv6 in IP", w.dip, bare(w.dip, w.far, 41), yes);
+        add("about GRE", w.dip, bare(w.dip, w.far, 47), yes);
+        add("about GUE", w.dip, datagram(w.dip, w.far, 6080), yes);
+        add("about another tunnel protocol", w.dip, bare(w.dip, w.far, 50), not);
+        add("about UDP to another port", w.dip, datagram(w.dip, w.far, 53), not);
+        add("about somebody else's tunnel", w.dip, bare(w.dip, w.rip, 4), not);
+        add("about a tunnel from the far end", w.dip, bare(w.far, w.dip, 4), not);
+        add("about a tunnel of another director", w.client, bare(w.client, w.far, 4), not);
+        let later = ip(w.dip, w.far, 4, &Shape::fragment(7, false), Part::payload(&inner.bytes));
+        add("about a later fragment of a tunnel", w.dip, later, not);
+    }
+    cases
+}
+
 /// Guards rules (a), (b) and (c) in both families, and that VLAN tags change nothing.
 #[test]
 fn rules_hold_under_any_tags() {
     let Some((redirect, _socket)) = director() else { return };
     for world in [World::v4(), World::v6()] {
-        for (says, packet, outcome) in transport_cases(&world).into_iter().chain(icmp_cases(&world)) {
+        let cases = [transport_cases(&world), icmp_cases(&world), tunnel_cases(&world)].concat();
+        for (says, packet, outcome) in cases {
             for tags in frames::TAGS {
                 let frame = ethernet(tags, world.ethertype, &packet);
                 let says = format!("IPv{}, tags {tags:x?}: {says}", world.version);
@@ -234,7 +269,7 @@ fn foreign_fragments_pass() {
 fn truncated_frames_are_never_redirected() {
     let Some((redirect, _socket)) = director() else { return };
     for world in [World::v4(), World::v6()] {
-        let cases = steered(&world).into_iter().chain(icmp_cases(&world));
+        let cases = [steered(&world), icmp_cases(&world), tunnel_cases(&world)].concat().into_iter();
         for (says, packet, wanted) in cases.filter(|(_, _, outcome)| outcome.starts_with("redirected")) {
             for tags in [frames::TAGS[0], frames::TAGS[2]] {
                 let frame = ethernet(tags, world.ethertype, &packet);

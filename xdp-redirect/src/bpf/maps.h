@@ -26,7 +26,8 @@
 
 /* One end of a flow. IPv4 is written as ::ffff:a.b.c.d, so both families share one map; `family` keeps an IPv6
  * packet that really carries such an address on the wire from being taken for the IPv4 address. Port 0 is "any port"
- * in `services` and `replies`; in `addresses` and `local` the port is always 0, in `local` the protocol as well. */
+ * in `services` and `replies`. In `local` port and protocol are 0. In `addresses` the port is 0, but for the far end of a
+ * tunnel: there the protocol is 0, and the port that of UDP that carries the tunnel, or 0 for tunnels without ports. */
 struct key {
 	__u8 address[16];
 	__u16 port; /* network order */
@@ -40,6 +41,7 @@ struct key {
 /* What `addresses` knows of an address and protocol. */
 #define ADDRESS_SERVICE 1u /* some port of it is a virtual service */
 #define ADDRESS_REPLY 2u   /* some port of it is a NAT real server */
+#define ADDRESS_TUNNEL 4u  /* a TUN real server opens tunnels there */
 
 /* Virtual services: VIP, port, protocol. The value is reserved for flags, 0 today. */
 struct {
@@ -59,7 +61,8 @@ struct {
 	__type(value, __u32);
 } replies SEC(".maps");
 
-/* The addresses of the two maps above without their ports: all that a later fragment can be matched by. ADDRESS_*. */
+/* The addresses of the two maps above without their ports, all that a later fragment can be matched by; and the far ends
+ * of tunnels. ADDRESS_*. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, ADDRESSES_MAX);

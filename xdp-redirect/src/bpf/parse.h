@@ -56,6 +56,7 @@ struct icmp {
 #define ICMP_UNREACHABLE 3
 #define ICMP_SOURCE_QUENCH 4
 #define ICMP_TIME_EXCEEDED 11
+#define ICMPV6_TOO_BIG 2
 #define ICMPV6_FIRST_ERROR 1 /* unreachable, too big, time exceeded, parameter problem */
 #define ICMPV6_LAST_ERROR 4
 
@@ -88,6 +89,12 @@ enum parsed { PARSED, MALFORMED, DEEP };
 static __always_inline bool has_ports(__u8 protocol)
 {
 	return protocol == IPPROTO_TCP || protocol == IPPROTO_UDP || protocol == IPPROTO_SCTP;
+}
+
+/* A packet inside another one, with no ports between them: what the director's own tunnels carry. */
+static __always_inline bool is_tunnel(__u8 protocol)
+{
+	return protocol == IPPROTO_IPIP || protocol == IPPROTO_IPV6 || protocol == IPPROTO_GRE;
 }
 
 /* The shortest header of a transport: a packet that ends sooner is nobody's flow. */

@@ -3,7 +3,7 @@
  * The XDP program: decides for each frame whether a worker or the kernel gets it.
  *
  * A worker gets what belongs to a virtual service: (a) packets addressed to one, (b) replies of NAT real servers,
- * (c) ICMP errors about either, (d) later fragments of either. The kernel gets everything else: ARP, neighbour
+ * (c) ICMP errors about either, or about the director's own tunnels to real servers, (d) later fragments of either. The kernel gets everything else: ARP, neighbour
  * discovery, ssh, echo to the VIP, other ports of the VIP, and answers to the director's own sockets.
  *
  * Invariants: the frame is never written to and its head is never moved, since AF_XDP users compute addresses from it;
@@ -63,6 +63,22 @@ static __always_inline bool is_icmp_error(__u8 protocol, __u8 type)
 	return type >= ICMPV6_FIRST_ERROR && type <= ICMPV6_LAST_ERROR;
 }
 
+/* Did the director itself send the quoted packet, through a tunnel to a TUN real server? Its ports, if any, are read. Of
+ * tunnels inside IPv6 only the size of what fits matters to a worker: there are no other errors that IPVS relays. */
+static __always_inline bool is_our_tunnel(const struct packet *packet, const struct packet *quoted, __u8 type)
+{
+	struct key far = quoted->destination;
+	__u32 *kinds;
+
+	if (quoted->later_fragment || (far.protocol != IPPROTO_UDP && !is_tunnel(far.protocol)))
+		return false;
+	if (far.family == FAMILY_IPV6 && type != ICMPV6_TOO_BIG)
+		return false;
+	far.protocol = 0;
+	kinds = bpf_map_lookup_elem(&addresses, &far);
+	return kinds && *kinds & ADDRESS_TUNNEL && is_local(&packet->destination);
+}
+
 /* Rule (c). `packet` is the ICMP packet, its payload the ICMP header. The quoted packet went the other way: what a
  * client's side complains of came from the VIP, what a real server's side complains of went to the RIP. */
 static __always_inline enum outcome classify_icmp(const struct frame *frame, const struct packet *packet)
@@ -82,10 +98,12 @@ static __always_inline enum outcome classify_icmp(const struct frame *frame, con
 		return outcome_passed_deep;
 	if (parsed != PARSED)
 		return outcome_passed_malformed;
+	if (has_ports(quoted.source.protocol) && !quoted.later_fragment && !read_ports(frame, &quoted))
+		return outcome_passed_malformed;
+	if (is_our_tunnel(packet, &quoted, icmp->type))
+		return outcome_redirected_icmp;
 	if (!has_ports(quoted.source.protocol))
 		return outcome_passed_not_steered;
-	if (!quoted.later_fragment && !read_ports(frame, &quoted))
-		return outcome_passed_malformed;
 
 	if (is_service(&quoted.source, quoted.later_fragment) || is_service(&quoted.destination, quoted.later_fragment))
 		return outcome_redirected_icmp;

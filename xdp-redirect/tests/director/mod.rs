@@ -41,6 +41,8 @@ fn keys(world: &World) -> Vec<Key> {
         reply(Protocol::Udp, world.rip, 53),
         reply(Protocol::Sctp, world.rip, 9899),
         reply(Protocol::Tcp, world.rip_any, 0),
+        Key::Tunnel { address: world.far, port: 0 },
+        Key::Tunnel { address: world.far, port: 6080 },
         Key::Local { address: world.dip },
     ]
 }

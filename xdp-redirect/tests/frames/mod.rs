@@ -23,6 +23,8 @@ pub(crate) struct World {
     pub(crate) rip: IpAddr,
     /// A real server of a service of any port.
     pub(crate) rip_any: IpAddr,
+    /// A TUN real server: IP in IP or GRE, and GUE on port 6080.
+    pub(crate) far: IpAddr,
     pub(crate) dip: IpAddr,
     pub(crate) router: IpAddr,
     /// ICMP's protocol number.
@@ -47,6 +49,7 @@ impl World {
             vip_any: address("192.0.2.2"),
             rip: address("10.0.0.11"),
             rip_any: address("10.0.0.12"),
+            far: address("10.0.0.13"),
             dip: address("10.0.0.1"),
             router: address("203.0.113.1"),
             icmp: 1,
@@ -67,6 +70,7 @@ impl World {
             vip_any: address("2001:db8::2"),
             rip: address("fd00::11"),
             rip_any: address("fd00::12"),
+            far: address("fd00::13"),
             dip: address("fd00::1"),
             router: address("2001:db8:f::1"),
             icmp: 58,

@@ -24,33 +24,35 @@ pub(super) struct Outer {
 }
 
 impl Outer {
-    /// Writes the header into exactly its bytes; `payload` is the length of what follows. `None` if that is too long.
+    /// Writes the header to where `header` begins; `payload` is the length of what follows. `None` if that is too long.
     #[inline]
     pub(super) fn write(&self, header: &mut [u8], payload: usize) -> Option<()> {
         match self.server.family() {
             Family::Inet => {
-                header[0] = 0x45;
-                header[1] = self.class;
-                put_u16(header, 2, u16::try_from(payload + 20).ok()?);
-                put_u16(header, 4, self.ident.unwrap_or(0));
-                put_u16(header, 6, if self.ident.is_none() { 0x4000 } else { 0 });
-                header[8] = self.ttl;
-                header[9] = self.protocol.0;
-                put_u16(header, 10, 0);
-                header[12..16].copy_from_slice(&self.source.octets4());
-                header[16..20].copy_from_slice(&self.server.octets4());
-                let checksum = Sum::default().bytes(header).finish();
-                put_u16(header, 10, checksum);
+                let mut ip = [0; 20];
+                ip[0] = 0x45;
+                ip[1] = self.class;
+                put_u16(&mut ip, 2, u16::try_from(payload + 20).ok()?);
+                put_u16(&mut ip, 4, self.ident.unwrap_or(0));
+                put_u16(&mut ip, 6, if self.ident.is_none() { 0x4000 } else { 0 });
+                ip[8] = self.ttl;
+                ip[9] = self.protocol.0;
+                ip[12..16].copy_from_slice(&self.source.octets4());
+                ip[16..20].copy_from_slice(&self.server.octets4());
+                let checksum = Sum::default().bytes(&ip).finish();
+                put_u16(&mut ip, 10, checksum);
+                *header.first_chunk_mut()? = ip;
             }
             Family::Inet6 => {
-                header[0] = 0x60 | self.class >> 4;
-                header[1] = self.class << 4;
-                put_u16(header, 2, 0);
-                put_u16(header, 4, u16::try_from(payload).ok()?);
-                header[6] = self.protocol.0;
-                header[7] = self.ttl;
-                header[8..24].copy_from_slice(&self.source.octets16());
-                header[24..40].copy_from_slice(&self.server.octets16());
+                let mut ip = [0; 40];
+                ip[0] = 0x60 | self.class >> 4;
+                ip[1] = self.class << 4;
+                put_u16(&mut ip, 4, u16::try_from(payload).ok()?);
+                ip[6] = self.protocol.0;
+                ip[7] = self.ttl;
+                ip[8..24].copy_from_slice(&self.source.octets16());
+                ip[24..40].copy_from_slice(&self.server.octets16());
+                *header.first_chunk_mut()? = ip;
             }
         }
         Some(())
