@@ -13,6 +13,8 @@ use xvs::control::protocol::{
 use xvs_engine::drop::DropReason;
 use xvs_engine::engine::Verdict;
 use xvs_engine::hop::Port;
+use xvs_engine::tunnel::{GueChecksum, Tunnel as Encapsulation};
+use xvs_redirect::Key;
 
 use rules::*;
 
@@ -275,6 +277,43 @@ fn answers_are_steered_while_nat_connections_last() {
     assert_eq!(site.world.steered.len(), 1, "{:?}", site.world.steered);
 }
 
+/// Guards tunnels: a server's record has its encapsulation, errors about it are steered from before the first connection
+/// until after the last one, through changes of port, kind and method.
+#[test]
+fn errors_about_tunnels_are_steered() {
+    let gue = |port| Method::Tun(Tunnel::Gue { port, checksum: TunnelChecksum::Remote });
+    let mut site = web();
+    let record = |site: &Site| site.shared.arena.get(site.book.reals()[0].0).tunnel();
+    site.change(add(WEB, ONE, gue(6080)));
+    assert_eq!(record(&site), Encapsulation::Gue { port: 6080, checksum: GueChecksum::Remote });
+    let steered = |site: &Site, keys: &[Key]| {
+        let mut wanted = [&[inbound(WEB)], keys].concat();
+        wanted.sort_unstable();
+        assert_eq!(site.world.steered.keys().copied().collect::<Vec<_>>(), wanted);
+    };
+    steered(&site, &[tunnel(ONE, 6080)]);
+    assert_eq!(site.connect(&syn(1), WEB), SENT);
+    site.change(edit(WEB, ONE, gue(6081)));
+    site.change(edit(WEB, ONE, gue(6081)));
+    assert_eq!(record(&site), Encapsulation::Gue { port: 6081, checksum: GueChecksum::Remote });
+    steered(&site, &[tunnel(ONE, 6080), tunnel(ONE, 6081)]);
+    let gre = Method::Tun(Tunnel::Gre { checksum: TunnelChecksum::Full });
+    site.change(edit(WEB, ONE, gre));
+    assert_eq!(record(&site), Encapsulation::Gre { checksum: true });
+    site.change(edit(WEB, ONE, Method::Nat));
+    assert_eq!(record(&site), Encapsulation::Ipip);
+    let all = [tunnel(ONE, 6080), tunnel(ONE, 6081), tunnel(ONE, 0), reply(ONE)];
+    steered(&site, &all);
+    site.pass_seconds(1);
+    steered(&site, &all);
+    site.pass_seconds(70);
+    steered(&site, &[reply(ONE)]);
+    site.change(edit(WEB, ONE, gre));
+    site.change(delete(WEB, ONE));
+    site.pass_seconds(130);
+    steered(&site, &[]);
+}
+
 /// Guards two services with the same real server against each other: one's end does not take the other's answers.
 #[test]
 fn services_share_the_answers_of_a_server() {
@@ -426,7 +465,12 @@ fn a_planned_service_is_steered_last() {
 
 const VIPS: [&str; 3] = ["192.0.2.1:80", "192.0.2.2:80", "192.0.2.3:80"];
 const REALS: [&str; 4] = ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80", "10.0.0.4:80"];
-const METHODS: [Method; 3] = [Method::Nat, Method::Dr, Method::Tun(Tunnel::Ipip)];
+const METHODS: [Method; 4] = [
+    Method::Nat,
+    Method::Dr,
+    Method::Tun(Tunnel::Ipip),
+    Method::Tun(Tunnel::Gue { port: 6080, checksum: TunnelChecksum::Full }),
+];
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -539,8 +583,15 @@ proptest! {
             for (id, servers) in &model.0 {
                 let ServiceId::Address { address, .. } = id else { unreachable!() };
                 prop_assert!(site.world.steered.contains_key(&inbound(&address.to_string())));
-                for server in servers.iter().filter(|server| server.method == Method::Nat) {
-                    prop_assert!(site.world.steered.contains_key(&reply(&server.address.to_string())));
+                for server in servers {
+                    let address = server.address.to_string();
+                    let key = match server.method {
+                        Method::Nat => reply(&address),
+                        Method::Dr => continue,
+                        Method::Tun(Tunnel::Gue { port, .. }) => tunnel(&address, port),
+                        Method::Tun(_) => tunnel(&address, 0),
+                    };
+                    prop_assert!(site.world.steered.contains_key(&key));
                 }
             }
             let reals = site.book.reals();

@@ -91,6 +91,12 @@ reasons! {
     IcmpUnrelated = "icmp_unrelated";
     /// An ICMP packet that is no error came to the director; the XDP program should have left it to the kernel.
     IcmpNotError = "icmp_not_error";
+    /// An ICMP error about one of the director's tunnels quotes too little of the packet inside: its router sends back only
+    /// 28 bytes, and clients do not hear of narrow places behind it. Give the route to the real server its MTU.
+    TunnelQuote = "tunnel_quote";
+    /// An ICMP error about one of the director's tunnels was taken in and goes no further: IPv6 on either side of the tunnel,
+    /// a packet that its sender lets be fragmented, or too many errors at once.
+    TunnelError = "tunnel_error";
     /// The ICMP packet's own checksum is wrong.
     IcmpChecksum = "icmp_checksum";
     /// The frame has no room for the headers that the forwarding method adds.

@@ -18,6 +18,7 @@ mod observe;
 mod open;
 mod persist;
 mod shared;
+mod tunnel_errors;
 mod wrap;
 
 use std::cell::Cell;

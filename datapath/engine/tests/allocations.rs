@@ -18,6 +18,7 @@ use xvs_engine::real::Method;
 use xvs_engine::rings::memory::HEADROOM;
 use xvs_engine::route::{Route, Routes, Target};
 use xvs_engine::snapshot::Snapshot;
+use xvs_engine::tunnel::{GueChecksum, Tunnel};
 use xvs_engine::wire::Packet;
 
 thread_local! {
@@ -86,8 +87,17 @@ fn the_allocator_counts() {
 #[test]
 fn forwarding_does_not_allocate() {
     const IN: Verdict = Verdict::Transmit(SERVERS);
-    for method in [Method::Nat, Method::Dr, Method::Tun] {
-        let site = Site::with_service(method, 8080);
+    let gue = Tunnel::Gue { port: 6080, checksum: GueChecksum::Full };
+    let gre = Tunnel::Gre { checksum: true };
+    for (method, tunnel) in [
+        (Method::Nat, Tunnel::Ipip),
+        (Method::Dr, Tunnel::Ipip),
+        (Method::Tun, Tunnel::Ipip),
+        (Method::Tun, gue),
+        (Method::Tun, gre),
+    ] {
+        let site = Site::with_tunnel(method, tunnel, 8080);
+        site.shared.switches.mss_clamp.set(1);
         let mut chunk = vec![0; 4096];
         let mut is_free = |frame: &[u8], verdict: Verdict| {
             assert_eq!(forward(&site, &mut chunk, frame), (0, verdict), "{method:?}");

@@ -65,7 +65,7 @@ pub struct Book {
     unsteered: Vec<ServiceId>,
     /// Removed services whose key stays steered until their connections are over.
     lingering: HashSet<ServiceId>,
-    /// Servers that were NAT servers and are not any more, and whose answers stay steered until they are idle once.
+    /// Servers whose method or tunnel was another one, and for which more stays steered until they are idle once.
     leaving: HashSet<(ServiceId, SocketAddr)>,
     trash: Trash,
     settings: Settings,
@@ -262,18 +262,18 @@ impl Book {
         supported::server(&entry.spec, &spec)?;
         let mut member = match self.trash.get(id, spec.address) {
             Some(trashed) => {
-                steer_reply(id, &spec, trashed.member.reply.is_some(), outside)?;
+                steer_server(id, &spec, &trashed.member.steered, outside)?;
                 self.revive(id, &spec)?
             }
             None => {
                 let real = self.trash.take_record(&self.shared.arena).ok_or_else(|| self.no_record())?;
-                steer_reply(id, &spec, false, outside).inspect_err(|_| self.trash.give_record(real))?;
+                steer_server(id, &spec, &[], outside).inspect_err(|_| self.trash.give_record(real))?;
                 self.shared.arena.get(real).reset(&keys::settings(&spec));
                 Member::new(spec, real, &self.counters)
             }
         };
         member.spec = spec;
-        note_reply(&mut self.leaving, id, &mut member);
+        note_steered(&mut self.leaving, id, &mut member);
         let settings = keys::settings(&spec);
         let real = self.shared.arena.get(member.real);
         real.set(&settings);
@@ -323,9 +323,9 @@ impl Book {
         let at = entry.find(spec.address).ok_or_else(|| no_such_server(id, spec.address))?;
         supported::server(&entry.spec, &spec)?;
         let member = &mut entry.members[at];
-        steer_reply(id, &spec, member.reply.is_some(), outside)?;
+        steer_server(id, &spec, &member.steered, outside)?;
         member.spec = spec;
-        note_reply(leaving, id, member);
+        note_steered(leaving, id, member);
         let real = member.real;
         entry.service.change(&shared.arena, real, || shared.arena.get(real).set(&keys::settings(&spec)));
         Ok(())
@@ -372,7 +372,8 @@ impl Book {
             let Some(member) = member else { return false };
             let over = is_idle(&shared.arena, member.real);
             if over {
-                member.reply.take().iter().for_each(|key| outside.unsteer(key));
+                let wanted = keys::of_server(id, &member.spec);
+                member.steered.extract_if(.., |key| Some(*key) != wanted).for_each(|key| outside.unsteer(&key));
             }
             !over
         });
@@ -419,21 +420,21 @@ fn remember(shared: &Shared, service: &Service) {
     service.remember_for(shared.switches.lblc_expiration.get(), shared.switches.lblcr_expiration.get());
 }
 
-/// Lets the workers have the answers of a NAT server, if they do not have them already.
-fn steer_reply(id: &ServiceId, spec: &ServerSpec, steered: bool, outside: &mut dyn Outside) -> Result<(), Refusal> {
-    keys::reply(id, spec).filter(|_| !steered).map_or(Ok(()), |key| outside.steer(&key))
+/// Lets the workers have what a server of this kind needs, if they do not have it already.
+fn steer_server(id: &ServiceId, spec: &ServerSpec, steered: &[Key], outside: &mut dyn Outside) -> Result<(), Refusal> {
+    keys::of_server(id, spec).filter(|key| !steered.contains(key)).map_or(Ok(()), |key| outside.steer(&key))
 }
 
-/// Writes down that a server's answers are steered, or that its older connections want them steered for a while.
-fn note_reply(leaving: &mut HashSet<(ServiceId, SocketAddr)>, id: &ServiceId, member: &mut Member) {
+/// Writes down what is steered for a server, and if its older connections want more than that for a while.
+fn note_steered(leaving: &mut HashSet<(ServiceId, SocketAddr)>, id: &ServiceId, member: &mut Member) {
+    let wanted = keys::of_server(id, &member.spec);
+    let new = wanted.filter(|key| !member.steered.contains(key));
+    member.steered.extend(new);
     let place = (*id, member.spec.address);
-    match keys::reply(id, &member.spec) {
-        Some(key) => {
-            member.reply = Some(key);
-            leaving.remove(&place);
-        }
-        None if member.reply.is_some() => drop(leaving.insert(place)),
-        None => {}
+    if member.steered.iter().all(|key| Some(*key) == wanted) {
+        leaving.remove(&place);
+    } else {
+        leaving.insert(place);
     }
 }
 

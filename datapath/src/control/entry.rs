@@ -49,15 +49,15 @@ pub struct Member {
     /// The record's traffic when this server took it over from another one.
     base: Traffic,
     tally: Tally,
-    /// Its answers are steered to the workers: its method is NAT, or was while its oldest connections were made.
-    pub(super) reply: Option<Key>,
+    /// What is steered to the workers for it, by its method, and by those it had while its oldest connections were made.
+    pub(super) steered: Vec<Key>,
 }
 
 impl Member {
     /// A server over a record; what the record counted before is not its own.
     pub(super) fn new(spec: ServerSpec, real: RealId, counters: &AllCounters) -> Self {
         let base = tally::of_record(counters, real);
-        Member { spec, real, base, tally: Tally::default(), reply: None }
+        Member { spec, real, base, tally: Tally::default(), steered: Vec::new() }
     }
 
     /// All its traffic.

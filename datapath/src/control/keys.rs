@@ -81,12 +81,16 @@ pub(super) fn inbound(id: &ServiceId) -> Option<Key> {
     }
 }
 
-/// What must be steered for the answers of a server.
-pub(super) fn reply(id: &ServiceId, server: &ServerSpec) -> Option<Key> {
+/// What must be steered for a server besides its service's key: the answers of a NAT server, and errors about the tunnel
+/// to a TUN server.
+pub(super) fn of_server(id: &ServiceId, server: &ServerSpec) -> Option<Key> {
+    let (address, port) = (server.address.ip(), server.address.port());
     match (*id, server.method) {
         (ServiceId::Address { protocol, .. }, Method::Nat) => {
-            Some(Key::Reply { protocol: steered(protocol), address: server.address.ip(), port: server.address.port() })
+            Some(Key::Reply { protocol: steered(protocol), address, port })
         }
+        (_, Method::Tun(Tunnel::Gue { port, .. })) => Some(Key::Tunnel { address, port }),
+        (_, Method::Tun(Tunnel::Ipip | Tunnel::Gre { .. })) => Some(Key::Tunnel { address, port: 0 }),
         _ => None,
     }
 }

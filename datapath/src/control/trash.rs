@@ -86,7 +86,7 @@ impl Trash {
             let real = trashed.member.real;
             let over = is_idle(arena, real) && now_ms.saturating_sub(trashed.since_ms) >= TRASH_MS;
             if over {
-                keys.extend(trashed.member.reply.take());
+                keys.append(&mut trashed.member.steered);
                 self.free.push(real);
             }
             !over

@@ -247,6 +247,11 @@ pub fn inbound(virtual_address: &str) -> Key {
     Key::Service { protocol: xvs_redirect::Protocol::Tcp, address: address.ip(), port: address.port() }
 }
 
+/// The key of errors about the tunnel to a server.
+pub fn tunnel(real: &str, port: u16) -> Key {
+    Key::Tunnel { address: address(real).ip(), port }
+}
+
 pub fn reply(real: &str) -> Key {
     let address = address(real);
     Key::Reply { protocol: xvs_redirect::Protocol::Tcp, address: address.ip(), port: address.port() }

@@ -39,7 +39,11 @@ impl Engine {
         let flow = quote.flow();
         let hash = self.shared.table.hash(&flow);
         let Some((bound, side)) = self.of_error(&flow, hash, now) else {
-            return self.passing_error(packet, headers, &flow.reversed());
+            let about = flow.reversed();
+            return match quote.open(packet.bytes(), headers.end).filter(|_| !self.is_known(&about)) {
+                Some(opened) => self.tunnel_error(packet, headers, opened?, now),
+                None => self.passing_error(packet, headers, &about),
+            };
         };
         let tags = headers.tags;
         let (mut l3, mut family) = (headers.l3, headers.family);
@@ -85,12 +89,16 @@ impl Engine {
         }
     }
 
+    /// Is this a client's flow?
+    fn is_known(&self, flow: &Flow) -> bool {
+        let found = self.shared.table.lookup(flow, self.shared.table.hash(flow));
+        found.is_some_and(|(conn, _)| conn.client() == flow.src)
+    }
+
     /// An error about a client's own packet, on its way from a real server's side to that client (DR, TUN): nothing in it
     /// needs translation, it is only forwarded.
     fn passing_error(&self, packet: &mut Packet<'_>, headers: Headers, quoted: &Flow) -> Result<Verdict, DropReason> {
-        let hash = self.shared.table.hash(quoted);
-        let known = self.shared.table.lookup(quoted, hash).is_some_and(|(conn, _)| conn.client() == quoted.src);
-        if !known || headers.flow.dst.address != quoted.src.address {
+        if !self.is_known(quoted) || headers.flow.dst.address != quoted.src.address {
             return Err(DropReason::IcmpUnrelated);
         }
         let hop = hop_of(self.path_to(headers.flow.dst.address))?;
@@ -228,7 +236,7 @@ impl Budget {
     }
 
     /// Takes a token, if there is one. Tokens are counted in thousandths.
-    fn spend(&self, now: Now) -> bool {
+    pub(super) fn spend(&self, now: Now) -> bool {
         let full = self.burst * 1000;
         let earned = self.last.get().map_or(full, |last| now.since(last) * self.per_second);
         let tokens = (self.tokens.get() + earned).min(full);

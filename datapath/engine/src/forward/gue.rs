@@ -25,6 +25,12 @@ pub(super) fn source_port(flow: FlowHash) -> u16 {
     (FIRST_PORT + ((hash * PORTS) >> 32) as u32) as u16
 }
 
+/// May this be the source port of a flow?
+pub(super) fn is_source_port(port: u16) -> bool {
+    let first = u64::from(FIRST_PORT);
+    (first..first + PORTS).contains(&port.into())
+}
+
 /// Writes the headers before an IP packet of this protocol number (4 or 41), with the checksum field 0. `datagram`
 /// begins with the room for them and ends with the packet. `None` if it is too long.
 #[inline]

@@ -1,9 +1,12 @@
-//! ICMP and ICMPv6 errors: those that pass through ([`Quote`]), and those that the director sends itself ([`refuse`]).
+//! ICMP and ICMPv6 errors: those that pass through ([`Quote`]), and those that the director sends itself ([`refuse`],
+//! [`quote`]).
 //!
 //! An error quotes the packet that it is about. To be understood by the peer behind a NAT, its own addresses and those
 //! in the quotation are translated; the transport checksum in the quotation is left as it is, as IPVS does.
 //!
 //! Invariant: an error is never sent about an ICMP error, nor about a fragment that is not the first (RFC 1122).
+
+use std::ops::Range;
 
 use crate::drop::DropReason;
 use crate::flow::{Address, Endpoint, Family, Flow, Protocol};
@@ -34,15 +37,50 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// Type and code.
-    const fn numbers(self, family: Family) -> (u8, u8) {
-        match (self, family) {
+    /// The error that says so.
+    pub const fn error(self, family: Family) -> Error {
+        let (kind, code) = match (self, family) {
             (Refusal::TimeExceeded, Family::Inet) => (11, 0),
             (Refusal::PortUnreachable, Family::Inet) => (3, 3),
             (Refusal::TooBig(_), Family::Inet) => (3, 4),
             (Refusal::TimeExceeded, Family::Inet6) => (3, 0),
             (Refusal::PortUnreachable, Family::Inet6) => (1, 4),
             (Refusal::TooBig(_), Family::Inet6) => (2, 0),
+        };
+        let rest = match (self, family) {
+            // IPv4 has 16 bits for it, behind two that are 0.
+            (Refusal::TooBig(mtu), Family::Inet) if mtu > 0xffff => 0xffff,
+            (Refusal::TooBig(mtu), _) => mtu,
+            _ => 0,
+        };
+        Error { kind, code, rest }
+    }
+}
+
+/// What an ICMP header says, checksum apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Error {
+    /// Type.
+    pub kind: u8,
+    /// Code.
+    pub code: u8,
+    /// The four bytes behind the checksum.
+    pub rest: u32,
+}
+
+impl Error {
+    /// Reads the ICMP header at `l4`; `None` if it is not all there.
+    pub fn read(frame: &[u8], l4: usize) -> Option<Error> {
+        let [kind, code, _, _, rest @ ..] = frame.get(l4..)?.first_chunk::<HEADER>()?;
+        Some(Error { kind: *kind, code: *code, rest: u32::from_be_bytes(*rest) })
+    }
+
+    /// The size that would fit, if it tells of a packet too big.
+    pub const fn too_big(&self, family: Family) -> Option<u32> {
+        match (family, self.kind, self.code) {
+            (Family::Inet, 3, 4) => Some(self.rest & 0xffff),
+            (Family::Inet6, 2, _) => Some(self.rest),
+            _ => None,
         }
     }
 }
@@ -58,27 +96,27 @@ fn build(packet: &mut Packet<'_>, headers: Headers, source: Address, refusal: Re
     let from: Mac = *frame.first_chunk()?;
     let to: Mac = *frame[6..].first_chunk()?;
     let Headers { family, l3, end, flow, tags, .. } = headers;
-    let (ip, quote) = match family {
-        Family::Inet => (20, (end - l3).min(QUOTE4)),
-        Family::Inet6 => (40, (end - l3).min(QUOTE6)),
+    quote(packet, l3..end, &refusal.error(family), source, flow.src.address)?;
+    link::write_header(packet, 0, family, &tags, from, to)
+}
+
+/// Makes an error that quotes an IP packet, as much of it as may be, which stands in this range of the frame. The packet
+/// then starts with the error's IP header. `None` if there is no room for it.
+pub fn quote(packet: &mut Packet<'_>, quoted: Range<usize>, error: &Error, source: Address, to: Address) -> Option<()> {
+    let (ip, quote) = match source.family() {
+        Family::Inet => (20, quoted.len().min(QUOTE4)),
+        Family::Inet6 => (40, quoted.len().min(QUOTE6)),
     };
-    packet.rehead(l3, ip + HEADER)?;
+    packet.rehead(quoted.start, ip + HEADER)?;
     packet.set_len(ip + HEADER + quote).then_some(())?;
     let bytes = packet.bytes_mut();
     bytes[..ip + HEADER].fill(0);
 
-    let (kind, code) = refusal.numbers(family);
-    bytes[ip] = kind;
-    bytes[ip + 1] = code;
-    if let Refusal::TooBig(mtu) = refusal {
-        match family {
-            Family::Inet => put_u16(bytes, ip + 6, u16::try_from(mtu).unwrap_or(u16::MAX)),
-            Family::Inet6 => bytes[ip + 4..ip + 8].copy_from_slice(&mtu.to_be_bytes()),
-        }
-    }
+    bytes[ip] = error.kind;
+    bytes[ip + 1] = error.code;
+    bytes[ip + 4..ip + HEADER].copy_from_slice(&error.rest.to_be_bytes());
     let length = HEADER + quote;
-    let client = flow.src.address;
-    match family {
+    match source.family() {
         Family::Inet => {
             bytes[0] = 0x45;
             bytes[1] = 0xc0; // internetwork control, as RFC 1812 asks for
@@ -86,7 +124,7 @@ fn build(packet: &mut Packet<'_>, headers: Headers, source: Address, refusal: Re
             bytes[8] = TTL;
             bytes[9] = Protocol::ICMP.0;
             bytes[12..16].copy_from_slice(&source.octets4());
-            bytes[16..20].copy_from_slice(&client.octets4());
+            bytes[16..20].copy_from_slice(&to.octets4());
             let checksum = Sum::default().bytes(&bytes[..20]).finish();
             put_u16(bytes, 10, checksum);
         }
@@ -96,12 +134,12 @@ fn build(packet: &mut Packet<'_>, headers: Headers, source: Address, refusal: Re
             bytes[6] = Protocol::ICMPV6.0;
             bytes[7] = TTL;
             bytes[8..24].copy_from_slice(&source.octets16());
-            bytes[24..40].copy_from_slice(&client.octets16());
+            bytes[24..40].copy_from_slice(&to.octets16());
         }
     }
-    let checksum = sum(bytes, ip, ip + length, source, client).finish();
+    let checksum = sum(bytes, ip, ip + length, source, to).finish();
     put_u16(bytes, ip + 2, checksum);
-    link::write_header(packet, 0, family, &tags, from, to)
+    Some(())
 }
 
 /// The sum over an ICMP message: IPv6 includes the pseudo-header.
@@ -117,9 +155,9 @@ fn sum(bytes: &[u8], l4: usize, end: usize, src: Address, dst: Address) -> Sum {
 #[derive(Debug)]
 pub struct Quote {
     /// Where the quoted IP header starts in the frame.
-    at: usize,
+    pub(super) at: usize,
     /// The headers of the quoted packet, from there.
-    headers: Headers,
+    pub(super) headers: Headers,
 }
 
 impl Quote {

@@ -12,6 +12,7 @@ pub mod link;
 pub mod mss;
 pub mod nat;
 mod outer;
+pub mod quoted;
 pub mod reset;
 pub mod tun;
 
