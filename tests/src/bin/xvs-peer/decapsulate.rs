@@ -169,3 +169,67 @@ fn checked_v6(packet: &[u8]) -> Result<Ipv6Addr> {
     to.copy_from_slice(&header[24..40]);
     Ok(to.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // What the director's engine makes of a datagram with one byte, behind the outer IPv4 header. Its own tests have
+    // these bytes from another hand.
+    const V4: &str = "4500001d04d240003f114ac2c6336407c00002019c4000500009060f71";
+    const V6: &str = "600000000009113f20010db8000c0000000000000000000720010db8000000000000000000000001\
+                      9c400050000996c571";
+    const UDP_HEADERS: [&str; 4] = ["b8bb17c000290000", "e0fc17c0003d0000", "b8bb17c00029066d", "e0fc17c0003d8059"];
+    const GUE_HEADERS: [&str; 2] = ["00040000", "00290000"];
+    const GRE_HEADERS: [&str; 4] = ["00000800", "000086dd", "8000080064560000", "800086dd87f30000"];
+
+    fn bytes(parts: &[&str]) -> Vec<u8> {
+        let text = parts.concat();
+        (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).expect("hex")).collect()
+    }
+
+    /// Guards GRE: both headers are opened for both families, and a checksum over an odd length is checked.
+    #[test]
+    fn gre_is_opened() {
+        for (header, inner) in GRE_HEADERS.iter().zip([V4, V6].iter().cycle()) {
+            let packet = bytes(&[header, inner]);
+            assert_eq!(open_gre(&packet).expect(header), bytes(&[inner]));
+            let mut damaged = packet.clone();
+            *damaged.last_mut().expect("bytes") ^= 1;
+            assert_eq!(open_gre(&damaged).is_err(), header.len() == 16, "{header}");
+            assert!(open_gre(&packet[..3]).is_err());
+        }
+        assert!(open_gre(&bytes(&["20000800", "00000000", V4])).is_err(), "a key");
+    }
+
+    /// Guards GUE: its header is opened for both families, options are skipped, and only our port without a checksum is
+    /// taken from the raw socket.
+    #[test]
+    fn gue_is_opened() {
+        for (index, udp) in UDP_HEADERS.iter().enumerate() {
+            let (header, inner) = (GUE_HEADERS[index % 2], [V4, V6][index % 2]);
+            let datagram = bytes(&[header, inner]);
+            assert_eq!(open_gue(&datagram).expect(header), bytes(&[inner]));
+            let taken = open_unchecked_gue(&bytes(&[udp, header, inner])).expect(udp).to_vec();
+            assert_eq!(taken, if index < 2 { bytes(&[inner]) } else { vec![] }, "with a checksum the socket has it");
+        }
+        assert_eq!(open_gue(&bytes(&["02040000", "0011223344556677", V4])).expect("options"), bytes(&[V4]));
+        assert!(open_gue(&bytes(&["0204000000112233"])).is_err(), "options cut off");
+        assert!(open_gue(&bytes(&["80040000", V4])).is_err(), "version 2");
+        assert_eq!(open_unchecked_gue(&bytes(&["b8bb003500290000", "00040000", V4])).expect("DNS"), [0u8; 0]);
+    }
+
+    /// Guards the inner packet: the kernel gets it only if its header is right.
+    #[test]
+    fn inner_headers_are_checked() {
+        let (v4, v6) = (bytes(&[V4]), bytes(&[V6]));
+        assert_eq!(checked_v4(&v4).expect("right"), Ipv4Addr::new(192, 0, 2, 1));
+        assert_eq!(checked_v6(&v6).expect("right"), "2001:db8::1".parse::<Ipv6Addr>().expect("address"));
+        for at in [2, 8, 10] {
+            let mut wrong = v4.clone();
+            wrong[at] ^= 0x3f;
+            assert!(checked_v4(&wrong).is_err(), "byte {at}");
+        }
+        assert!(checked_v4(&v4[..28]).is_err() && checked_v6(&v6[..48]).is_err(), "cut off");
+    }
+}
