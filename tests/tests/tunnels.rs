@@ -1,7 +1,9 @@
 //! The encapsulations of TUN: GUE and GRE, with and without their checksums, to real servers that open them. IP in IP is
 //! among the methods of `forwarding.rs`.
 
-use anyhow::ensure;
+use std::net::{IpAddr, SocketAddr};
+
+use anyhow::{Result, ensure};
 use xvs_tests::{Cases, Family, Lab, Method, Outcome, Service, story};
 
 /// Every encapsulation but IP in IP, as `xvsadm` is told it and as its listing names it.
@@ -70,4 +72,68 @@ fn a_tunnel_is_edited_under_a_living_connection() -> Outcome {
         }
         load.stop()?.all_answered()
     })
+}
+
+/// MTU of the narrow place, and what each encapsulation adds behind an outer IP header.
+const NARROW: usize = 1400;
+const HEADERS: [(&str, usize); 3] =
+    [("--tun-type ipip", 0), ("--tun-type gue --tun-port 6080 --tun-csum", 12), ("--tun-type gre --tun-csum", 8)];
+
+/// An address of rs1 behind the router, which forwards no more than so many bytes there.
+fn far_address(lab: &Lab, family: Family) -> Result<IpAddr> {
+    let (far, length) = match family {
+        Family::V4 => ("10.9.0.1", 32),
+        Family::V6 => ("fd00:9::1", 128),
+    };
+    let [router, server] = [lab.addresses().router_server_side(), lab.server(1).address()].map(|pair| pair.of(family));
+    lab.server(1).namespace().run(&["ip", "address", "add", &format!("{far}/{length}"), "dev", "lo"])?.ok()?;
+    let route = |via: IpAddr| format!("ip route add {far}/{length} via {via}");
+    let narrow = format!("{} mtu lock {NARROW}", route(server));
+    lab.router().run(&narrow.split(' ').collect::<Vec<_>>())?.ok()?;
+    lab.director().namespace().run(&route(router).split(' ').collect::<Vec<_>>())?.ok()?;
+    Ok(far.parse()?)
+}
+
+#[test]
+fn a_narrow_place_on_the_way_to_the_server() -> Outcome {
+    story(
+        "path MTU discovery works through a tunnel: a router behind the director is heard, and an upload arrives",
+        || {
+            let lab = Lab::two_arm(1)?;
+            let far = [far_address(&lab, Family::V4)?, far_address(&lab, Family::V6)?];
+            let ds = lab.director().start(&lab.director().site())?;
+            let file = lab.directory().join("upload-of-a-megabyte");
+            std::fs::write(&file, (0..1_000_000u32).map(|number| (number % 251) as u8).collect::<Vec<_>>())?;
+            let direct = xvs_tests::run("sha256sum", &[&file])?.ok()?;
+            let sum = direct.split_whitespace().next().unwrap_or_default();
+            let mut cases = Cases::new();
+            for (number, (words, header)) in HEADERS.into_iter().enumerate() {
+                for (vip, rip) in Family::BOTH.into_iter().flat_map(|vip| Family::BOTH.map(|rip| (vip, rip))) {
+                    cases.case(&format!("{words}, {} in {}", vip.name(), rip.name()), || {
+                        let address = lab.vip(number).socket(vip, 80);
+                        lab.client().namespace().run(&["ip", "route", "flush", "cache"])?.ok()?;
+                        lab.client().namespace().run(&["ip", "-6", "route", "flush", "cache"])?.ok()?;
+                        let server = SocketAddr::new(far[usize::from(rip == Family::V6)], 80);
+                        let service = Service::tcp(address).server(server, Method::Tun, words);
+                        service.during(&ds, || {
+                            let name = format!("narrow{number}{}{}", vip.header_len(), rip.header_len());
+                            lab.client().upload(&file, &format!("http://{address}/upload/{name}"))?;
+                            ensure!(
+                                lab.server(1).checksum_of_upload(&name)? == sum,
+                                "the upload differs from the file"
+                            );
+                            let to = address.ip().to_string();
+                            let route = lab.client().namespace().run(&["ip", "route", "get", &to])?.ok()?;
+                            // Around an IPv6 packet, the outer IPv4 header lets the router fragment: it has nothing to tell.
+                            let way = if (vip, rip) == (Family::V6, Family::V4) { 1500 } else { NARROW };
+                            let mtu = format!(" mtu {} ", way - rip.header_len() as usize - header);
+                            ensure!(format!("{route} ").contains(&mtu), "the client knows{mtu}: {route}");
+                            Ok(())
+                        })
+                    });
+                }
+            }
+            cases.finish()
+        },
+    )
 }
