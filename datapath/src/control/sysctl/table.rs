@@ -328,6 +328,13 @@ pub static TABLE: &[Setting] = &[
     )
     .sane("1"),
     Setting::new(
+        "xvs.mss_clamp",
+        SWITCH,
+        "0",
+        Applies::Switch(|switches| &switches.mss_clamp),
+        "1 lowers the MSS of a client's SYN to what fits the tunnel to its server, which limits what the server sends.",
+    ),
+    Setting::new(
         "xvs.one_packet_replies",
         SWITCH,
         "0",
