@@ -5,6 +5,7 @@
 
 pub mod checksum;
 pub mod crc32c;
+pub mod cut;
 pub mod icmp;
 pub mod link;
 pub mod nat;
