@@ -11,6 +11,7 @@ mod splitter;
 mod waiting;
 
 use self::splitter::Splitter;
+pub use self::waiting::FRAGMENT_WAIT_MS;
 use self::waiting::Waiting;
 use crate::drop::DropReason;
 use crate::engine::{Awaited, Engine, Inspected, Verdict};

@@ -92,7 +92,8 @@ fn golden_ipv6() {
 fn refusals() {
     let packet = udp(CLIENT4, VIP4, &[1; 500]).may_fragment();
     let whole = from_client(&packet.bytes());
-    for (mtu, pieces) in [(0, Err(DropReason::NeedsFragmentation)), (27, Err(DropReason::NeedsFragmentation)), (28, Ok(64))]
+    for (mtu, pieces) in
+        [(0, Err(DropReason::NeedsFragmentation)), (27, Err(DropReason::NeedsFragmentation)), (28, Ok(64))]
     {
         assert_eq!(cut(&whole, mtu).map(|pieces| pieces.len()), pieces, "{mtu}");
     }
@@ -354,9 +355,7 @@ fn cut_after_the_wait() {
 #[test]
 fn the_mtu_is_exact() {
     let site = Site::with_service(Method::Dr, 80);
-    for (size, verdict) in
-        [(1500, Verdict::Transmit(SERVERS)), (1501, Verdict::Split { port: SERVERS, mtu: 1500 })]
-    {
+    for (size, verdict) in [(1500, Verdict::Transmit(SERVERS)), (1501, Verdict::Split { port: SERVERS, mtu: 1500 })] {
         let packet = udp(CLIENT4, VIP4, &vec![1; size - 28]).may_fragment();
         assert_eq!(site.forward(&from_client(&packet.bytes())).0, verdict);
     }

@@ -153,7 +153,8 @@ fn stale_notes_lead_nowhere() {
 #[test]
 fn only_what_has_ports_waits() {
     let site = Site::with_service(Method::Dr, 80);
-    let error = icmp_error("203.0.113.7", "192.0.2.1", [3, 1], 0, &[&tcp(VIP4, CLIENT4, ACK).bytes()[..], &[0; 64]].concat());
+    let error =
+        icmp_error("203.0.113.7", "192.0.2.1", [3, 1], 0, &[&tcp(VIP4, CLIENT4, ACK).bytes()[..], &[0; 64]].concat());
     assert_eq!(site.forward(&from_client(&error.fragments(32)[1])).0, dropped(DropReason::FragmentUnknown));
     assert_eq!(site.forward(&from_client(&tcp(CLIENT4, VIP4, SYN).payload([1; 64]).fragments(40)[1])).0, WAITS);
 }

@@ -214,7 +214,8 @@ mod tests {
             }
         }
         let last = 4 * NOTES as u32;
-        let kept = (last - NOTES as u32 / 4..last).filter(|&id| fragments.find(fragments.key(&flow, id), now).is_some());
+        let kept =
+            (last - NOTES as u32 / 4..last).filter(|&id| fragments.find(fragments.key(&flow, id), now).is_some());
         let kept = kept.count();
         assert!(kept > NOTES / 4 * 95 / 100, "{kept} of the newest {}", NOTES / 4);
     }

@@ -43,9 +43,7 @@ impl Engine {
                     self.counters.real_out(conn.real(), headers.ip_len());
                     self.outbound(packet, headers, &conn, now)
                 }
-                Some((conn, Side::In | Side::InOnly)) => {
-                    self.later_to_server(packet, headers, &Bound::to(conn), now)
-                }
+                Some((conn, Side::In | Side::InOnly)) => self.later_to_server(packet, headers, &Bound::to(conn), now),
             },
         }
     }

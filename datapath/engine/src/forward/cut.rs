@@ -199,7 +199,10 @@ mod tests {
         assert_eq!(copied(&[]), []);
         assert_eq!(copied(&[&timestamp[..], &[1, 1, 0]].concat()), []);
         assert_eq!(copied(&[&timestamp[..], &source_route].concat()), [&source_route[..], &[0]].concat());
-        assert_eq!(copied(&[&[1][..], &source_route, &[0x94, 4, 0, 0]].concat()), [&source_route[..], &[0x94, 4, 0, 0, 0]].concat());
+        assert_eq!(
+            copied(&[&[1][..], &source_route, &[0x94, 4, 0, 0]].concat()),
+            [&source_route[..], &[0x94, 4, 0, 0, 0]].concat()
+        );
         for malformed in [&[0x83, 1, 0, 0][..], &[0x83, 0, 0, 0], &[0x83, 9, 0, 0], &[0x83]] {
             assert_eq!(copied(malformed), [], "{malformed:?}");
         }

@@ -24,9 +24,9 @@ const MAC_MS: u64 = 3000;
 /// packet. A datagram of 64 KiB has 45 fragments on Ethernet.
 const FRAGMENTS_MAX: usize = 256;
 const FRAGMENTS_PER_PACKET: usize = 64;
-/// How long a later fragment waits at most, in milliseconds. Hosts keep fragments for 30 s, but a reordered first
-/// fragment is late by less than a round trip, and these frames are wanted for reception.
-const FRAGMENTS_MS: u64 = 1000;
+/// How long a later fragment waits for its first one at most, in milliseconds. Hosts keep fragments for 30 s, but a
+/// reordered first fragment is late by less than a round trip, and these frames are wanted for reception.
+pub const FRAGMENT_WAIT_MS: u64 = 1000;
 
 /// A frame that waits for the MAC of its next hop.
 #[derive(Debug)]
@@ -54,7 +54,7 @@ pub(super) struct ForFirst {
 
 impl ForFirst {
     pub(super) fn is_late(&self, now: Now) -> bool {
-        now.since(self.since) >= FRAGMENTS_MS
+        now.since(self.since) >= FRAGMENT_WAIT_MS
     }
 }
 

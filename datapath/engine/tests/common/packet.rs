@@ -6,8 +6,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use etherparse::{
-    Icmpv4Slice, Icmpv6Slice, IpFragOffset, IpNumber, defrag::IpDefragPool, Ipv4Header, Ipv6FlowLabel, Ipv6FragmentHeader, Ipv6Header,
-    NetSlice, SlicedPacket, TcpHeader, TransportSlice, UdpHeader,
+    Icmpv4Slice, Icmpv6Slice, IpFragOffset, IpNumber, Ipv4Header, Ipv6FlowLabel, Ipv6FragmentHeader, Ipv6Header,
+    NetSlice, SlicedPacket, TcpHeader, TransportSlice, UdpHeader, defrag::IpDefragPool,
 };
 use xvs_engine::wire::Mac;
 
