@@ -17,6 +17,7 @@ use xvs_engine::real::Method;
 use xvs_engine::rings::Rings;
 use xvs_engine::rings::fault::FaultRings;
 use xvs_engine::rings::memory::MemoryRings;
+use xvs_engine::service::Policy;
 use xvs_engine::time::Now;
 use xvs_engine::wire::{Fragment, Headers};
 use xvs_engine::worker::Worker;
@@ -129,6 +130,55 @@ fn later_fragments_without_a_connection() {
             assert_eq!(site.forward(&from_client(&later)).0, across);
         }
     }
+}
+
+/// One-packet scheduling in life: every datagram goes to another server, all of its fragments to the same, in any order.
+#[test]
+fn one_packet_scheduling_keeps_fragments_together() {
+    let mut site = Site::new(1 << 10);
+    let policy = Policy { one_packet: true, ..Policy::default() };
+    let service = site.add_service_with(Protocol::UDP, VIP4, "rr", policy);
+    let servers: Vec<_> =
+        (1..4).map(|last| site.add_real(service, &format!("10.0.0.{last}:53"), Method::Nat)).collect();
+    let mut worker = workers(&site, 1, 64).remove(0);
+    for id in 0..9u16 {
+        let packet = Ip { id, ..udp(CLIENT4, VIP4, &[1; 900]) };
+        let mut pieces = packet.fragments_at(&[304, 608]);
+        pieces.rotate_left(usize::from(id % 3));
+        pieces.iter().for_each(|ip| worker.rings.put(CLIENTS, from_client(ip)));
+        worker.step(Now::from_secs(1));
+        let out = sent(&mut worker, SERVERS);
+        let to = out[0][5];
+        assert!(out.len() == 3 && out.iter().all(|frame| frame[5] == to), "one server");
+        assert_eq!(reassemble(&out).unwrap(), packet.to(&format!("10.0.0.{to}:53")).segment());
+    }
+    let packets = servers.iter().map(|&real| worker.engine.counters().real(real).in_packets);
+    assert_eq!(packets.collect::<Vec<_>>(), [9, 9, 9]);
+    assert!(site.shared.table.is_empty());
+}
+
+/// What else follows addresses alone: the fragments of an answer that crosses the director (DR, TUN), and those of
+/// IPsec, which need no first one.
+#[test]
+fn answers_and_ipsec_in_fragments() {
+    for (method, client, vip) in [(Method::Dr, CLIENT4, VIP4), (Method::Tun, CLIENT6, VIP6)] {
+        let site = Site::with_service(method, 80);
+        assert_eq!(site.forward(&from_client(&udp(client, vip, b"q").bytes())).0, IN);
+        let answer = udp(vip, client, &[1; 800]);
+        for (piece, want) in answer.fragments(400).iter().zip(answer.clone().ttl(63).fragments(400)) {
+            let (verdict, frame) = site.forward(&from_server(1, piece));
+            assert_eq!((verdict, frame), (Verdict::Transmit(CLIENTS), to_client(&want)), "{method:?}");
+        }
+    }
+    let mut site = Site::new(64);
+    let service = site.add_service(Protocol::UDP, "192.0.2.1:500", "rr");
+    site.add_real(service, "10.0.0.1:500", Method::Nat);
+    let esp = raw("198.51.100.7", "192.0.2.1", 50, vec![7; 400]);
+    let later = |ip: &Ip| ip.fragments(200)[1].clone();
+    assert_eq!(site.forward(&from_client(&later(&esp))).0, dropped(DropReason::NoConnectionIpsec));
+    assert_eq!(site.forward(&from_client(&udp("198.51.100.7:500", "192.0.2.1:500", b"keys").bytes())).0, IN);
+    let want = raw("198.51.100.7", "10.0.0.1", 50, vec![7; 400]).ttl(63);
+    assert_eq!(site.forward(&from_client(&later(&esp))), (IN, to_server(1, &later(&want))));
 }
 
 /// A note that outlives its connection, or leads to one of other addresses, sends nothing anywhere.
