@@ -75,7 +75,7 @@ impl XskRings {
         let share = (frames.count - spare) / bound.len().max(1) as u32;
         let fill_share = frames.fill_ring.min(share).max(1);
         // What one device holds for good at most, both shares together, leaves the others chunks to work with.
-        let tx_share = if bound.len() > 1 { (share / 2).max(1) } else { frames.count };
+        let tx_share = if bound.len() > 1 { (frames.count / bound.len() as u32 / 2).max(1) } else { frames.count };
         let mut devices = Vec::with_capacity(bound.len());
         for bound in bound {
             let offsets: libc::xdp_mmap_offsets = xdp_option(bound.as_fd(), libc::XDP_MMAP_OFFSETS)?;
