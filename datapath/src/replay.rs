@@ -10,13 +10,16 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 
 use xvs_engine::conn::Class;
 use xvs_engine::counters::Counters;
+use xvs_engine::drop::DropReason;
 use xvs_engine::engine::{Engine, Shared, Sizes, Verdict};
 use xvs_engine::flow::{Address, Family, Flow, HashKey};
+use xvs_engine::forward::cut::Cut;
 use xvs_engine::hop::{Interface, InterfaceId, Port, Tagging};
 use xvs_engine::real::{Path, RealId};
 use xvs_engine::route::{Route, Routes, Target};
@@ -25,6 +28,7 @@ use xvs_engine::service::Service;
 use xvs_engine::snapshot::Snapshot;
 use xvs_engine::time::Now;
 use xvs_engine::wire::{Mac, Packet, Tags};
+use xvs_engine::worker::FRAGMENT_WAIT_MS;
 use xvs_redirect::Key;
 
 use crate::cli::Replay;
@@ -124,6 +128,7 @@ pub fn replay(options: &Replay) -> Result<String, ReplayError> {
 
     let mut chunk = vec![0; HEADROOM + FRAME_MAX];
     let mut counts = [0u64; 2];
+    let mut early = Early::default();
     let (mut frames, mut now) = (0, Now::default());
     while let Some(frame) = capture.next()? {
         frames += 1;
@@ -135,14 +140,20 @@ pub fn replay(options: &Replay) -> Result<String, ReplayError> {
         let (word, reason) = match verdict {
             Verdict::Transmit(_) => ("transmit", None),
             Verdict::Reflect => ("answer", None),
-            // Next hops are static here.
+            Verdict::Split { .. } => ("split", None),
+            // Next hops are static here: only later fragments wait.
             Verdict::Hold(_) => ("hold", None),
             Verdict::Drop(reason) => ("drop", Some(reason.name())),
         };
-        if reason.is_none() {
-            output.write(frame.stamp, packet.bytes())?;
+        let mut count = |sent: bool| counts[usize::from(!sent)] += 1;
+        match verdict {
+            Verdict::Hold(_) => early.waiting.push((now, packet.bytes().to_vec())),
+            _ => count(send(&mut output, frame.stamp, packet.bytes(), verdict)?),
         }
-        counts[usize::from(reason.is_some())] += 1;
+        early.release(&engine, shared.fragments.notes(), now, |verdict, packet| {
+            count(send(&mut output, frame.stamp, packet, verdict)?);
+            Ok(())
+        })?;
         if let Some(lines) = &mut lines {
             let server = flow.and_then(|flow| server_of(&shared, &flow));
             let flow = flow.map(|flow| format!("{} {} -> {}", flow.protocol, flow.src, flow.dst));
@@ -150,6 +161,7 @@ pub fn replay(options: &Replay) -> Result<String, ReplayError> {
             lines.write(&Line { frame: frames, time_ms, verdict: word, reason, flow, server })?;
         }
     }
+    counts[1] += early.waiting.len() as u64;
     output.finish()?;
     lines.map_or(Ok(()), Lines::finish)?;
     let [sent, dropped] = counts;
@@ -171,6 +183,58 @@ fn refuse_same(options: &Replay) -> Result<(), ReplayError> {
         seen.push(this);
     }
     Ok(())
+}
+
+/// Writes what leaves: nothing, the packet, or the fragments that it is cut into. Was it sent?
+fn send(output: &mut Output<'_>, stamp: Duration, packet: &[u8], verdict: Verdict) -> Result<bool, ReplayError> {
+    match verdict {
+        Verdict::Transmit(_) | Verdict::Reflect => output.write(stamp, packet)?,
+        Verdict::Split { mtu, .. } => {
+            let Ok(cut) = Cut::new(packet, mtu.into(), stamp.subsec_nanos()) else { return Ok(false) };
+            let mut piece = vec![0; FRAME_MAX];
+            for index in 0..cut.count() {
+                let length = cut.write(index, &mut piece).unwrap_or_default();
+                output.write(stamp, &piece[..length])?;
+            }
+        }
+        Verdict::Hold(_) | Verdict::Drop(_) => return Ok(false),
+    }
+    Ok(true)
+}
+
+/// Later fragments that came before their first one, as they came, and when.
+#[derive(Default)]
+struct Early {
+    waiting: Vec<(Now, Vec<u8>)>,
+    seen: u64,
+}
+
+impl Early {
+    /// Looks at them again if a first fragment has passed; those that waited for too long are done with as dropped.
+    fn release(
+        &mut self,
+        engine: &Engine,
+        notes: u64,
+        now: Now,
+        mut done: impl FnMut(Verdict, &[u8]) -> Result<(), ReplayError>,
+    ) -> Result<(), ReplayError> {
+        if std::mem::replace(&mut self.seen, notes) == notes {
+            return Ok(());
+        }
+        for (since, mut bytes) in std::mem::take(&mut self.waiting) {
+            let mut chunk = vec![0; HEADROOM];
+            chunk.append(&mut bytes);
+            let end = chunk.len();
+            let Some(mut packet) = Packet::new(&mut chunk, HEADROOM, end) else { continue };
+            let late = now.since(since) >= FRAGMENT_WAIT_MS;
+            match if late { Verdict::Drop(DropReason::FragmentUnknown) } else { run_frame(engine, &mut packet, now).0 }
+            {
+                Verdict::Hold(_) => self.waiting.push((since, packet.bytes().to_vec())),
+                verdict => done(verdict, packet.bytes())?,
+            }
+        }
+        Ok(())
+    }
 }
 
 fn run_frame(engine: &Engine, packet: &mut Packet<'_>, now: Now) -> (Verdict, Option<Flow>) {

@@ -14,7 +14,7 @@ use serde_json::Value;
 use xvs::cli::Replay;
 use xvs::replay::{ReplayError, replay};
 
-use frames::{ACK, FIN, RST, SYN, Told, sctp, tcp, udp};
+use frames::{ACK, FIN, RST, SYN, Told, fragments, joined, sctp, tcp, udp};
 
 const CLIENT: &str = "198.51.100.7:40000";
 const WEB: &str = "192.0.2.10:80";
@@ -221,6 +221,38 @@ fn a_tunnel_wraps_the_packet() {
     let inner = frames::read_ip(GATEWAY, &outer.payload);
     assert_eq!((inner.src.as_str(), inner.dst.as_str(), inner.ttl), (CLIENT, DNS, 63));
     assert_eq!(inner.payload, b"query");
+}
+
+/// Guards fragments: one that comes before the first waits for it, for a second at most; what does not fit the tunnel is
+/// cut. The output has what leaves, and no frame that waited.
+#[test]
+fn fragments_come_in_any_order() {
+    let directory = Directory::new("fragments");
+    let payload = [7; 1900];
+    let [first, later] = fragments(&udp(CLIENT, DNS, &payload), 1480);
+    directory.site(&dns("nat"));
+    directory.capture(&[(0, later.clone()), (999, first.clone())]);
+    assert_eq!(directory.replay(), "2 frames: 2 sent, 0 dropped; 1 connections at the end\n");
+    let sent = directory.sent().into_iter().map(|(_, frame)| frame).collect();
+    let told = frames::read(&joined(sent));
+    assert_eq!((told.dst.as_str(), told.payload.as_slice()), ("10.0.0.3:53", &payload[..]));
+    assert_eq!(
+        (&directory.verdicts()[0]["verdict"], &directory.verdicts()[1]["verdict"]),
+        (&"hold".into(), &"transmit".into())
+    );
+
+    directory.capture(&[(0, later.clone()), (1000, first.clone()), (1001, udp(CLIENT, DNS, b"alone"))]);
+    assert_eq!(directory.replay(), "3 frames: 2 sent, 1 dropped; 1 connections at the end\n");
+    directory.capture(&[(0, later.clone())]);
+    assert_eq!(directory.replay(), "1 frames: 0 sent, 1 dropped; 0 connections at the end\n");
+
+    directory.site(&dns("tun"));
+    directory.capture(&[(0, first), (1, later)]);
+    assert_eq!(directory.replay(), "2 frames: 2 sent, 0 dropped; 1 connections at the end\n");
+    let sent: Vec<_> = directory.sent().into_iter().map(|(_, frame)| frame).collect();
+    assert_eq!(sent.iter().map(Vec::len).collect::<Vec<_>>(), [1514, 14 + 20 + 20, 14 + 20 + 448]);
+    assert_eq!(frames::read(&joined(sent[..2].to_vec())).payload.len(), 1500);
+    assert_eq!(directory.verdicts()[0]["verdict"], "split");
 }
 
 /// Guards time: a capture of today lives by its own clock, so connections last between packets and end when they are

@@ -104,6 +104,26 @@ fn two_devices_share_one_memory() {
     turner.finish();
 }
 
+/// Guards the frames for packets that are cut: reception leaves an eighth of the pool alone, they can be taken and given
+/// back, and nothing is taken that is not there.
+#[test]
+fn some_frames_are_spare() {
+    if !privileged() {
+        return;
+    }
+    let wires = Wires::new(2);
+    let (_redirect, mut rings) = wires.served(&SMALL);
+    for _ in 0..3 {
+        rings.replenish();
+        assert_eq!((rings.ledger().free, rings.ledger().fill), (8, 56), "of 64");
+        let spare: Vec<_> = std::iter::from_fn(|| rings.spare()).collect();
+        assert_eq!((spare.len(), rings.ledger().lent), (8, 8));
+        assert!(spare.iter().all(|frame| frame.start() == 256 && frame.end() == 256));
+        spare.into_iter().for_each(|frame| rings.recycle(frame));
+        assert!(rings.ledger().is_balanced());
+    }
+}
+
 /// Guards a full transmit ring: it takes what it has room for, the rest waits in its order, and goes when there is room.
 /// A device that is down and up again goes on where it was.
 #[test]

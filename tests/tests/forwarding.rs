@@ -1,7 +1,7 @@
 //! Packets through the product: every forwarding method, family and protocol, small and large, one and two arms.
 
 use anyhow::{Context, Result, ensure};
-use xvs_tests::{Answers, Cases, Family, Lab, Method, Moved, Outcome, Plan, Running, Service, story};
+use xvs_tests::{Answers, Cases, Counters, Family, Lab, Method, Moved, Outcome, Plan, Running, Service, story};
 
 /// Requests of a case by curl, each over its own connection.
 const CONNECTIONS: u64 = 40;
@@ -18,6 +18,10 @@ const NAME_LEN: usize = 4;
 const VLAN: u16 = 100;
 
 const UDP_HEADER_LEN: usize = 8;
+const IPV6_FRAGMENT_LEN: usize = 8;
+
+/// A datagram of three fragments in either family, and so is its answer.
+const LARGE: usize = 4000;
 
 fn names(lab: &Lab) -> Vec<&str> {
     lab.servers().iter().map(|server| server.name()).collect()
@@ -99,6 +103,27 @@ fn udp(lab: &Lab, ds: &Running, kind: Kind) -> Result<()> {
     moved.exactly(&service.movement(SOCKETS as i64, (packets, packets * len), back))
 }
 
+/// The same with datagrams of three fragments, both ways. Each fragment is a packet, and the kernels at both ends, which
+/// put them together, check the sums. In a tunnel the full ones are too large by the outer header and are cut once more.
+fn large_udp(lab: &Lab, ds: &Running, kind: Kind) -> Result<()> {
+    let service = kind.udp(lab, 5353);
+    let (answers, moved) = service.during(ds, || {
+        let before = ds.counters()?;
+        let answers = lab.client().udp(service.address(), SOCKETS, ASKS, LARGE)?;
+        Ok((answers, before.moved(&ds.counters()?)))
+    })?;
+    let names = names(lab);
+    answers.are_even(&names, (SOCKETS * ASKS / names.len()) as u64)?;
+    let header = match kind.vip {
+        Family::V4 => kind.vip.header_len() as usize,
+        Family::V6 => kind.vip.header_len() as usize + IPV6_FRAGMENT_LEN,
+    };
+    let datagrams = (SOCKETS * ASKS) as i64;
+    let (packets, len) = (datagrams * 3, (3 * header + UDP_HEADER_LEN + LARGE) as i64);
+    let back = if kind.method.sees_replies() { (packets, datagrams * (len + NAME_LEN as i64)) } else { (0, 0) };
+    moved.exactly(&service.movement(SOCKETS as i64, (packets, datagrams * len), back))
+}
+
 fn only_services_moved(moved: Moved) -> Result<()> {
     moved.without("TCP ").exactly::<&str>(&[])
 }
@@ -128,6 +153,32 @@ fn two_arms_every_method_family_and_protocol() -> Outcome {
         cases.case("the kernel forwarded nothing", || kernel_forwarded_nothing(&lab));
         cases.finish()
     })
+}
+
+#[test]
+fn large_datagrams_every_method() -> Outcome {
+    story(
+        "datagrams in fragments reach their servers and come back, by every method, cut once more for tunnels",
+        || {
+            let lab = Lab::two_arm(4)?;
+            let ds = lab.director().start(&lab.director().site())?;
+            let mut cases = Cases::new();
+            // An IPv6 client must learn a tunnel's MTU first: it alone may cut its packets smaller.
+            for kind in Kind::all().into_iter().filter(|kind| kind.method != Method::Tun || kind.vip == Family::V4) {
+                cases.case(&format!("large UDP {}", kind.title()), || large_udp(&lab, &ds, kind));
+            }
+            cases.case("the tunnels cut packets", || {
+                // IPv4 in IPv4 and in IPv6, two full fragments in each datagram, two pieces of each.
+                let packets = (2 * SOCKETS * ASKS * 2) as i64;
+                let engine = Counters::from_json(&ds.status_json()?["status"]["engine"]);
+                let cut = (engine.get("split"), engine.get("fragments_made"));
+                ensure!(cut == (packets, 2 * packets), "{cut:?} packets were cut and fragments made");
+                Ok(())
+            });
+            cases.case("the kernel forwarded nothing", || kernel_forwarded_nothing(&lab));
+            cases.finish()
+        },
+    )
 }
 
 #[test]

@@ -120,6 +120,14 @@ counts! {
     mss_clamped;
     /// Packets that waited for the MAC of their next hop.
     held;
+    /// Later fragments that waited for their first one.
+    fragments_held;
+    /// Frames that wait now, for a MAC or for a first fragment.
+    waiting;
+    /// Packets that were too large for their way and were cut into fragments.
+    split;
+    /// Fragments that such packets were cut into.
+    fragments_made;
     /// Packets that were dropped, for any reason.
     dropped;
     /// Turns of the worker that found no packet.

@@ -71,12 +71,16 @@ reasons! {
     /// The way to a tunnel's far end leaves less room than every IP packet must have (68 bytes, 1280 if it is IPv6 outside);
     /// raise the MTU on the way.
     TunnelMtu = "tunnel_mtu";
-    /// The packet does not fit the way out, and the director does not fragment.
+    /// The packet does not fit the way out and can not be cut: an ICMP error that may not be fragmented, or a way too narrow.
     NeedsFragmentation = "needs_fragmentation";
-    /// A later fragment whose first fragment was not seen.
+    /// A later fragment whose first fragment did not come in time, or was refused itself.
     FragmentUnknown = "fragment_unknown";
     /// NAT changes the port of an SCTP packet in fragments, whose checksum covers bytes that are elsewhere; give service and server one port.
     FragmentSctp = "fragment_sctp";
+    /// A later fragment that had to give way: too many already waited for their first one.
+    FragmentQueueFull = "fragment_queue_full";
+    /// The packet had to be cut into fragments, and the pool had no frames for them; raise `frames.count`.
+    NoSpareFrame = "no_spare_frame";
     /// There is no route to the real server or back to the client.
     NoRoute = "no_route";
     /// The way leads through an interface that the director does not serve; add it to the configuration.

@@ -13,6 +13,7 @@
 
 mod cull;
 mod errors;
+mod fragments;
 mod life;
 mod observe;
 mod open;
@@ -22,17 +23,18 @@ mod tunnel_errors;
 mod wrap;
 
 use std::cell::Cell;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 
 pub use self::cull::Cull;
 use self::errors::Budget;
 pub(crate) use self::open::request;
 pub use self::shared::{Shared, Sizes};
-use self::wrap::room_to;
-use crate::conn::{Conn, ConnId, Side, Sweep};
+use self::wrap::{room_to, way_to};
+use crate::conn::{Conn, Owner, Side, Sweep};
 use crate::counters::Counters;
 use crate::drop::DropReason;
-use crate::flow::{Endpoint, Family, Flow, FlowHash};
+use crate::flow::{Endpoint, Family, FlowHash};
 use crate::forward::icmp::Refusal;
 use crate::forward::nat::{self, End};
 use crate::forward::{checksum, decrement_ttl, link};
@@ -48,12 +50,48 @@ use crate::wire::{Fragment, Headers, Packet};
 pub enum Verdict {
     /// It is ready: send it through this device.
     Transmit(Port),
+    /// It is ready but for its size: cut it into IP packets of at most `mtu` bytes, and send them through this device.
+    Split {
+        /// The device.
+        port: Port,
+        /// The largest IP packet that takes this way.
+        mtu: u16,
+    },
     /// It became an answer to its sender: send it back through the device that it came in by.
     Reflect,
-    /// It is ready but for the MAC of this next hop: keep it for a moment, then ask [`Engine::release`].
-    Hold(HopId),
+    /// It can not go on yet: keep it for a moment, then ask again.
+    Hold(Awaited),
     /// It goes no further.
     Drop(DropReason),
+}
+
+impl Verdict {
+    /// The verdict on a packet that is also too large for its way, and may be cut.
+    #[cold]
+    fn cut(self, mtu: usize) -> Self {
+        let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
+        match self {
+            Verdict::Transmit(port) => Verdict::Split { port, mtu },
+            Verdict::Hold(Awaited::Mac { hop, .. }) => {
+                Verdict::Hold(Awaited::Mac { hop, mtu: NonZeroU16::new(mtu.max(1)) })
+            }
+            other => other,
+        }
+    }
+}
+
+/// What a packet waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Awaited {
+    /// The MAC of its next hop; all else is ready. Ask [`Engine::release`].
+    Mac {
+        /// The next hop.
+        hop: HopId,
+        /// It must be cut to this size then.
+        mtu: Option<NonZeroU16>,
+    },
+    /// The first fragment of its packet; it is as it came. Ask [`Engine::forward`] again when that one has passed.
+    FirstFragment,
 }
 
 /// Where a client's packet goes: the server of its connection, or one that was chosen for this packet alone.
@@ -101,7 +139,9 @@ pub struct Engine {
     sweep: Sweep,
     icmp: Budget,
     resets: Budget,
-    ident: Cell<u16>,
+    /// The last identification given; workers count in steps, so that two never give the same one at the same time.
+    ident: Cell<u32>,
+    ident_step: u32,
     /// Packets that may still open a connection before the next one is dropped, under pressure.
     pressure: Cell<u32>,
 }
@@ -123,7 +163,8 @@ impl Engine {
             sweep,
             icmp: Budget::icmp(),
             resets: Budget::resets(),
-            ident: Cell::new(0),
+            ident: Cell::new(worker),
+            ident_step: workers.max(1),
             pressure: Cell::new(0),
         }
     }
@@ -189,8 +230,9 @@ impl Engine {
                 Err(reason) => return self.decline(packet, headers, reason, now),
             },
         };
-        if let (Fragment::First(id), Some(conn)) = (headers.fragment, &bound.conn) {
-            self.shared.fragments.note(&headers.flow, id, conn.id(), now);
+        if let Fragment::First(id) = headers.fragment {
+            let owner = bound.conn.map_or(Owner::Once(bound.real), |conn| Owner::Connection(conn.id()));
+            self.shared.fragments.note(&headers.flow, id, owner, now);
         }
         match (side, bound.conn) {
             (Side::Out, Some(mut conn)) => {
@@ -237,9 +279,9 @@ impl Engine {
         }
         let method = bound.method;
         let room = room_to(&real, method, now)?;
-        if headers.ip_len() > room {
-            let whole = self.stays_whole(packet, &headers, method);
-            return self.too_big(packet, headers, room, whole, now);
+        let fits = headers.ip_len() <= room;
+        if !fits && !self.may_cut(packet, &headers, method) {
+            return self.too_big(packet, headers, room, now);
         }
         let hop = hop_of(real.path())?;
         decrement_ttl(packet.bytes_mut(), &headers);
@@ -259,7 +301,8 @@ impl Engine {
             return Err(DropReason::ConnectionEnded);
         }
         self.counters.inbound.add(1);
-        self.leave(packet, l3, family, &tags, hop)
+        let verdict = self.leave(packet, l3, family, &tags, hop)?;
+        Ok(if fits { verdict } else { verdict.cut(way_to(&real, method, now)) })
     }
 
     /// A real server's packet to its client. With NAT the source becomes the VIP; others send it from there.
@@ -276,9 +319,9 @@ impl Engine {
         }
         let hop = hop_of(conn.reply_path())?;
         let room = self.room_through(hop)?;
-        if headers.ip_len() > room {
-            let whole = headers.dont_fragment(packet.bytes());
-            return self.too_big(packet, headers, room, whole, now);
+        let fits = headers.ip_len() <= room;
+        if !fits && headers.dont_fragment(packet.bytes()) {
+            return self.too_big(packet, headers, room, now);
         }
         decrement_ttl(packet.bytes_mut(), &headers);
         if conn.status().flags.method() == Method::Nat {
@@ -288,49 +331,8 @@ impl Engine {
             return Err(DropReason::ConnectionEnded);
         }
         self.counters.outbound.add(1);
-        self.leave(packet, headers.l3, headers.family, &headers.tags, hop)
-    }
-
-    /// A later fragment: the way of its first one.
-    fn later_fragment(
-        &self,
-        packet: &mut Packet<'_>,
-        mut headers: Headers,
-        id: u32,
-        now: Now,
-    ) -> Result<Verdict, DropReason> {
-        let found = self.shared.fragments.find(&headers.flow, id, now).and_then(|id| self.conn_of(id, &headers.flow));
-        let (conn, side) = found.ok_or(DropReason::FragmentUnknown)?;
-        match side {
-            Side::Out => {
-                headers.flow.src.port = conn.server().port;
-                self.counters.real_out(conn.real(), headers.ip_len());
-                self.outbound(packet, headers, &conn, now)
-            }
-            Side::In | Side::InOnly => {
-                let real = self.shared.arena.get(conn.real());
-                if !real.is_available() {
-                    return Err(DropReason::ServerGone);
-                }
-                self.counters.real_in(conn.real(), headers.ip_len());
-                self.inbound(packet, headers, &Bound::to(conn), real, now)
-            }
-        }
-    }
-
-    /// A connection by its number, and which way a packet between these addresses goes in it.
-    fn conn_of(&self, id: ConnId, flow: &Flow) -> Option<(Conn<'_>, Side)> {
-        let conn = self.shared.table.get(id)?;
-        let (src, dst) = (flow.src.address, flow.dst.address);
-        if conn.protocol() != flow.protocol {
-            None
-        } else if conn.client().address == src && conn.virtual_endpoint().address == dst {
-            Some((conn, Side::In))
-        } else if conn.server().address == src && conn.client().address == dst {
-            Some((conn, Side::Out))
-        } else {
-            None
-        }
+        let verdict = self.leave(packet, headers.l3, headers.family, &headers.tags, hop)?;
+        Ok(if fits { verdict } else { verdict.cut(room) })
     }
 
     /// The largest IP packet that leaves by a hop's interface.
@@ -364,22 +366,22 @@ impl Engine {
             }
             None => {
                 self.shared.hops.want(id);
-                Ok(Verdict::Hold(id))
+                Ok(Verdict::Hold(Awaited::Mac { hop: id, mtu: None }))
             }
         }
     }
 
-    /// Asks again for a packet that was held for its next hop's MAC.
-    pub fn release(&self, packet: &mut Packet<'_>, id: HopId) -> Verdict {
+    /// Asks again for a packet that was held for its next hop's MAC, and must perhaps be cut.
+    pub fn release(&self, packet: &mut Packet<'_>, id: HopId, mtu: Option<NonZeroU16>) -> Verdict {
         let hop = self.shared.hops.get(id);
         match (hop.mac, self.snapshot.interface(hop.interface).and_then(|interface| interface.port)) {
             (Some(mac), Some(port)) => {
                 link::set_destination(packet, mac);
-                Verdict::Transmit(port)
+                mtu.map_or(Verdict::Transmit(port), |mtu| Verdict::Split { port, mtu: mtu.get() })
             }
             (_, None) => Verdict::Drop(DropReason::NotServed),
             (None, _) if hop.failed => Verdict::Drop(DropReason::NeighbourUnresolved),
-            (None, _) => Verdict::Hold(id),
+            (None, _) => Verdict::Hold(Awaited::Mac { hop: id, mtu }),
         }
     }
 
@@ -392,9 +394,9 @@ impl Engine {
         });
     }
 
+    /// An identification for the outer header of a tunnel.
     fn next_ident(&self) -> u16 {
-        self.ident.set(self.ident.get().wrapping_add(1));
-        self.ident.get()
+        self.next_fragment_id() as u16
     }
 }
 
@@ -405,5 +407,16 @@ fn hop_of(path: Path) -> Result<HopId, DropReason> {
         Path::NoRoute => Err(DropReason::NoRoute),
         Path::NotServed => Err(DropReason::NotServed),
         Path::Local => Err(DropReason::LocalServer),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A verdict is returned for each packet, in a register.
+    #[test]
+    fn a_verdict_is_one_word() {
+        assert_eq!(size_of::<Result<Verdict, DropReason>>(), 8);
     }
 }

@@ -3,32 +3,26 @@
 //! A turn is a *breath* ([`Worker::step`]). In it the worker never waits, never allocates and never asks the time; the
 //! director's loop around it sleeps, looks at the clock and takes mail.
 //!
-//! Invariant: after a breath every frame is in the pool, with the kernel, in an outbox, or on hold for a MAC; the
-//! ledger adds up; and each packet that was received has been sent, counted as dropped, or is one of those that wait.
+//! Invariant: after a breath every frame is in the pool, with the kernel, in an outbox, or waits for a MAC or a first
+//! fragment; the ledger adds up; and each packet that was received has been sent, whole or in fragments, counted as
+//! dropped, or is one of those that wait.
 
+mod splitter;
+mod waiting;
+
+use self::splitter::Splitter;
+pub use self::waiting::FRAGMENT_WAIT_MS;
+use self::waiting::Waiting;
 use crate::drop::DropReason;
-use crate::engine::{Engine, Inspected, Verdict};
-use crate::hop::{HopId, Port};
+use crate::engine::{Awaited, Engine, Inspected, Verdict};
+use crate::hop::Port;
 use crate::rings::{Frame, Rings};
 use crate::time::Now;
 use crate::wire::Packet;
 
-/// Frames that may wait for the MAC of a next hop, in all and for one hop.
-const HOLD_MAX: usize = 256;
-const HOLD_PER_HOP: usize = 32;
-/// How long a frame waits for a MAC at most, in milliseconds: the kernel gives up after three tries a second apart.
-const HOLD_MS: u64 = 3000;
 /// Batches that may queue before a full transmit ring; one slow or dead link must not stop the others, so what is
 /// beyond is dropped and counted.
 const OUTBOX_BATCHES: usize = 4;
-
-/// A frame that waits for the MAC of its next hop.
-#[derive(Debug)]
-struct Held {
-    frame: Frame,
-    hop: HopId,
-    since: Now,
-}
 
 /// A worker: its engine, its rings, and the frames on their way between them.
 #[derive(Debug)]
@@ -41,7 +35,8 @@ pub struct Worker<R: Rings> {
     batch: Vec<Frame>,
     inspected: Vec<Option<Inspected>>,
     outboxes: Vec<Vec<Frame>>,
-    held: Vec<Held>,
+    waiting: Waiting,
+    splitter: Splitter,
 }
 
 impl<R: Rings> Worker<R> {
@@ -52,7 +47,8 @@ impl<R: Rings> Worker<R> {
             outboxes: (0..rings.ports()).map(|_| Vec::with_capacity(room)).collect(),
             batch: Vec::with_capacity(batch_size),
             inspected: Vec::with_capacity(batch_size),
-            held: Vec::with_capacity(HOLD_MAX),
+            waiting: Waiting::new(rings.ledger().total),
+            splitter: Splitter::new(),
             engine,
             rings,
             batch_size,
@@ -62,9 +58,7 @@ impl<R: Rings> Worker<R> {
     /// One breath. Returns how many frames came in.
     pub fn step(&mut self, now: Now) -> usize {
         self.rings.replenish();
-        if !self.held.is_empty() {
-            self.release(now);
-        }
+        self.release(now);
         self.rings.receive(self.batch_size, &mut self.batch);
         let received = self.batch.len();
         let counters = self.engine.counters();
@@ -76,6 +70,8 @@ impl<R: Rings> Worker<R> {
             self.inspect();
             self.forward(now);
         }
+        self.reunite(now);
+        self.engine.counters().waiting.set(self.waiting.len() as u64);
         self.transmit();
         self.engine.expire(now);
         debug_assert!(self.rings.ledger().is_balanced(), "{:?}", self.rings.ledger());
@@ -99,39 +95,88 @@ impl<R: Rings> Worker<R> {
         // Both vectors are taken out while the worker is busy with them, and put back with their memory.
         let mut batch = std::mem::take(&mut self.batch);
         let mut inspections = std::mem::take(&mut self.inspected);
-        for (mut frame, inspected) in batch.drain(..).zip(inspections.drain(..)) {
-            let Some(inspected) = inspected else {
-                self.rings.recycle(frame);
-                continue;
-            };
-            let (start, end) = (frame.start(), frame.end());
-            let Some(mut packet) = Packet::new(self.rings.chunk(&frame), start, end) else {
-                self.rings.recycle(frame);
-                continue;
-            };
-            let verdict = self.engine.forward(&mut packet, inspected, now);
-            let (start, len) = (packet.start(), packet.len());
-            frame.set_packet(start, len);
-            match verdict {
-                Verdict::Transmit(port) => self.queue(port, frame),
-                Verdict::Reflect => self.queue(frame.port(), frame),
-                Verdict::Drop(reason) => {
-                    self.engine.counters().count_drop(reason);
-                    self.rings.recycle(frame);
+        for (frame, inspected) in batch.drain(..).zip(inspections.drain(..)) {
+            match inspected {
+                Some(inspected) => {
+                    let (frame, verdict) = self.ask(frame, inspected, now);
+                    self.obey(frame, verdict, now);
                 }
-                Verdict::Hold(hop) => {
-                    let same = self.held.iter().filter(|held| held.hop == hop).count();
-                    if self.held.len() < HOLD_MAX && same < HOLD_PER_HOP {
-                        self.engine.counters().held.add(1);
-                        self.held.push(Held { frame, hop, since: now });
-                    } else {
-                        self.engine.counters().count_drop(DropReason::NeighbourQueueFull);
-                        self.rings.recycle(frame);
-                    }
-                }
+                None => self.rings.recycle(frame),
             }
         }
         (self.batch, self.inspected) = (batch, inspections);
+    }
+
+    /// What becomes of the packet in this frame?
+    #[inline]
+    fn ask(&mut self, mut frame: Frame, inspected: Inspected, now: Now) -> (Frame, Verdict) {
+        let (start, end) = (frame.start(), frame.end());
+        let Some(mut packet) = Packet::new(self.rings.chunk(&frame), start, end) else {
+            return (frame, Verdict::Drop(DropReason::Truncated));
+        };
+        let verdict = self.engine.forward(&mut packet, inspected, now);
+        let (start, len) = (packet.start(), packet.len());
+        frame.set_packet(start, len);
+        (frame, verdict)
+    }
+
+    /// Does with a frame what the engine said.
+    #[inline]
+    fn obey(&mut self, frame: Frame, verdict: Verdict, now: Now) {
+        match verdict {
+            Verdict::Transmit(port) => self.queue(port, frame),
+            Verdict::Reflect => self.queue(frame.port(), frame),
+            Verdict::Split { port, mtu } => self.split(port, mtu, frame),
+            Verdict::Hold(awaited) => self.hold(frame, awaited, now),
+            Verdict::Drop(reason) => self.discard(frame, reason),
+        }
+    }
+
+    #[inline]
+    fn discard(&mut self, frame: Frame, reason: DropReason) {
+        self.engine.counters().count_drop(reason);
+        self.rings.recycle(frame);
+    }
+
+    /// Keeps a frame for a moment.
+    #[cold]
+    fn hold(&mut self, frame: Frame, awaited: Awaited, now: Now) {
+        match awaited {
+            Awaited::Mac { hop, mtu } => match self.waiting.hold_for_mac(frame, hop, mtu, now) {
+                Ok(()) => self.engine.counters().held.add(1),
+                Err(frame) => self.discard(frame, DropReason::NeighbourQueueFull),
+            },
+            Awaited::FirstFragment => {
+                let (start, end) = (frame.start(), frame.end());
+                let Some(key) = self.engine.packet_key(&self.rings.chunk(&frame)[start..end]) else {
+                    return self.discard(frame, DropReason::FragmentUnknown);
+                };
+                match self.waiting.hold_for_first(frame, key, now) {
+                    Ok(gone) => {
+                        self.engine.counters().fragments_held.add(1);
+                        gone.into_iter().for_each(|frame| self.discard(frame, DropReason::FragmentQueueFull));
+                    }
+                    Err(frame) => self.discard(frame, DropReason::FragmentQueueFull),
+                }
+            }
+        }
+    }
+
+    /// Cuts a packet and sends the fragments.
+    #[cold]
+    fn split(&mut self, port: Port, mtu: u16, frame: Frame) {
+        let queued = self.outboxes.get(usize::from(port.0)).map_or(usize::MAX, Vec::len);
+        let room = (self.batch_size * OUTBOX_BATCHES).saturating_sub(queued);
+        let id = self.engine.next_fragment_id();
+        if let Err((frame, reason)) = self.splitter.split(&mut self.rings, frame, mtu, id, room) {
+            self.discard(frame, reason);
+            return;
+        }
+        let mut pieces = std::mem::take(&mut self.splitter.pieces);
+        self.engine.counters().split.add(1);
+        self.engine.counters().fragments_made.add(pieces.len() as u64);
+        pieces.drain(..).for_each(|piece| self.queue(port, piece));
+        self.splitter.pieces = pieces;
     }
 
     /// Puts a frame into a device's outbox, if that has not grown too long.
@@ -140,37 +185,54 @@ impl<R: Rings> Worker<R> {
         let limit = self.batch_size * OUTBOX_BATCHES;
         match self.outboxes.get_mut(usize::from(port.0)).filter(|outbox| outbox.len() < limit) {
             Some(outbox) => outbox.push(frame),
-            None => {
-                self.engine.counters().count_drop(DropReason::TransmitFull);
-                self.rings.recycle(frame);
-            }
+            None => self.discard(frame, DropReason::TransmitFull),
         }
     }
 
     /// Looks again at the frames that wait for a MAC, in their order.
     fn release(&mut self, now: Now) {
-        let mut index = 0;
-        while let Some(held) = self.held.get(index) {
+        for _ in 0..self.waiting.for_mac.len() {
+            let Some(held) = self.waiting.for_mac.pop_front() else { return };
             let (start, end) = (held.frame.start(), held.frame.end());
             let verdict = match Packet::new(self.rings.chunk(&held.frame), start, end) {
-                Some(mut packet) => self.engine.release(&mut packet, held.hop),
-                None => Verdict::Drop(DropReason::NeighbourUnresolved),
+                Some(mut packet) => self.engine.release(&mut packet, held.hop, held.mtu),
+                None => Verdict::Drop(DropReason::Truncated),
             };
-            let too_long = now.since(held.since) >= HOLD_MS;
             match verdict {
-                Verdict::Hold(_) if !too_long => index += 1,
-                Verdict::Transmit(port) => {
-                    let held = self.held.remove(index);
-                    self.queue(port, held.frame);
+                Verdict::Hold(_) if held.is_late(now) => self.discard(held.frame, DropReason::NeighbourUnresolved),
+                Verdict::Hold(_) => self.waiting.for_mac.push_back(held),
+                verdict => self.obey(held.frame, verdict, now),
+            }
+        }
+    }
+
+    /// Looks again at the later fragments that wait for a first one, if one has passed since, on whatever worker.
+    #[inline]
+    fn reunite(&mut self, now: Now) {
+        if self.waiting.is_due(self.engine.first_fragments(), now) {
+            self.forward_reunited(now);
+        }
+    }
+
+    #[cold]
+    fn forward_reunited(&mut self, now: Now) {
+        for _ in 0..self.waiting.for_first.len() {
+            let Some(held) = self.waiting.for_first.pop_front() else { return };
+            if !self.engine.has_passed(held.key, now) {
+                match held.is_late(now) {
+                    true => self.discard(held.frame, DropReason::FragmentUnknown),
+                    false => self.waiting.for_first.push_back(held),
                 }
-                Verdict::Hold(_) | Verdict::Reflect | Verdict::Drop(_) => {
-                    let reason = match verdict {
-                        Verdict::Drop(reason) => reason,
-                        _ => DropReason::NeighbourUnresolved,
-                    };
-                    self.engine.counters().count_drop(reason);
-                    self.rings.recycle(self.held.remove(index).frame);
-                }
+                continue;
+            }
+            let (start, end) = (held.frame.start(), held.frame.end());
+            match self.engine.inspect(&self.rings.chunk(&held.frame)[start..end]) {
+                Ok(inspected) => match self.ask(held.frame, inspected, now) {
+                    // The note went this very moment: nobody waits twice.
+                    (frame, Verdict::Hold(Awaited::FirstFragment)) => self.discard(frame, DropReason::FragmentUnknown),
+                    (frame, verdict) => self.obey(frame, verdict, now),
+                },
+                Err(reason) => self.discard(held.frame, reason),
             }
         }
     }
@@ -190,15 +252,15 @@ impl<R: Rings> Worker<R> {
         self.outboxes.iter().map(Vec::len).sum()
     }
 
-    /// Frames that wait for a MAC.
+    /// Frames that wait for a MAC or for a first fragment.
     pub fn held(&self) -> usize {
-        self.held.len()
+        self.waiting.len()
     }
 
     /// Gives up everything that is on its way, so that the worker can be dropped.
     pub fn finish(&mut self) {
         let outboxes = self.outboxes.iter_mut().flat_map(|outbox| outbox.drain(..));
-        for frame in outboxes.chain(self.held.drain(..).map(|held| held.frame)) {
+        for frame in outboxes.chain(self.waiting.drain()) {
             self.engine.counters().count_drop(DropReason::Shutdown);
             self.rings.recycle(frame);
         }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use common::packet::*;
 use common::site::*;
+use xvs_engine::drop::DropReason;
 use xvs_engine::engine::Verdict;
 use xvs_engine::flow::Protocol;
 use xvs_engine::hop::InterfaceId;
@@ -176,5 +177,43 @@ fn a_breath_does_not_allocate() {
     }
     let counters = worker.engine.counters();
     assert!(counters.expired.get() > 0 && counters.held.get() > 0 && counters.opened.get() > 600);
+    worker.finish();
+}
+
+/// Nor does a breath in which fragments wait, find their first one, give way or time out, and packets are cut.
+#[test]
+fn fragments_do_not_allocate() {
+    let mut site = Site::new(1 << 12);
+    let service = site.add_service(Protocol::UDP, VIP4, "rr");
+    site.add_real(service, "10.0.0.1:80", Method::Tun);
+    let mut now = site.now;
+    let mut rings = memory_rings(256);
+    rings.set_spare(64);
+    let mut worker = site.into_worker(rings, 64);
+    for round in 0..20u16 {
+        now = now.plus_millis(20);
+        for number in 0..64 {
+            let packet = Ip { id: round << 6 | number, ..udp(CLIENT4, VIP4, &[1; 1472]).may_fragment() };
+            let [first, later] = packet.fragments(800);
+            worker.rings.put(CLIENTS, from_client(if number % 8 == 0 { &first } else { &later }));
+            if number % 16 == 0 {
+                worker.rings.put(CLIENTS, from_client(&later));
+                worker.rings.put(CLIENTS, from_client(&packet.bytes()));
+            }
+        }
+        for breath in 0..3 {
+            let (count, _) = allocations(|| worker.step(now.plus_millis(breath)));
+            assert!(count == 0 || round < 2, "round {round}: {count}");
+            while worker.rings.take(SERVERS).is_some() {}
+        }
+    }
+    assert!(worker.held() > 0);
+    assert_eq!(allocations(|| worker.step(now.plus_millis(2000))), (0, 0));
+    assert_eq!(worker.held(), 0);
+    let counters = worker.engine.counters();
+    assert!(counters.split.get() >= 70 && counters.fragments_held.get() > 900, "{:?}", counters.named());
+    for reason in [DropReason::FragmentUnknown, DropReason::FragmentQueueFull] {
+        assert!(counters.drops(reason) > 0, "{}: {}", reason.name(), counters.drops(reason));
+    }
     worker.finish();
 }

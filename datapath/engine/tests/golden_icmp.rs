@@ -114,7 +114,7 @@ fn no_service() {
     }
 }
 
-/// The MTU towards the server less the tunnel's header is what the client is told; without DF the packet is dropped.
+/// The MTU towards the server less the tunnel's header is what the client is told; without DF the packet is cut.
 #[test]
 fn too_big_inwards() {
     for (method, sizes) in [(Method::Nat, [1500, 1500]), (Method::Dr, [1500, 1500]), (Method::Tun, [1480, 1460])] {
@@ -133,7 +133,7 @@ fn too_big_inwards() {
         }
         let may = udp(CLIENT4, VIP4, &vec![7; 1500]).may_fragment();
         let (verdict, _) = site.forward(&from_client(&may.bytes()));
-        assert_eq!(verdict, dropped(DropReason::NeedsFragmentation), "{method:?}");
+        assert_eq!(verdict, Verdict::Split { port: SERVERS, mtu: 1500 }, "{method:?}");
     }
 }
 
@@ -266,7 +266,7 @@ fn errors_that_are_not_relayed() {
         ("ICMPv6 over IPv4", in_v4.bytes(), DropReason::Protocol),
         (
             "too long for the way",
-            error([3, 1], &[&answer[..], &[0; 1500]].concat()).bytes(),
+            Ip { dont_fragment: true, ..error([3, 1], &[&answer[..], &[0; 1500]].concat()) }.bytes(),
             DropReason::NeedsFragmentation,
         ),
     ];

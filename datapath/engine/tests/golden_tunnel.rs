@@ -202,14 +202,16 @@ fn what_fits() {
     }
 }
 
-/// IPVS-REFERENCE 4.5.3 and its trap 20: with `pmtu_disc` 0 an IPv4 packet is not refused for its size (it would be
-/// fragmented outside), and an IPv6 one still is.
+/// IPVS-REFERENCE 4.5.3 and its trap 20: with `pmtu_disc` 0 an IPv4 packet is not refused for its size but cut outside,
+/// and an IPv6 one still is refused.
 #[test]
 fn without_pmtu_disc_only_ipv6_is_refused() {
     let (site, _) = site(Tunnel::Ipip, 0);
     site.shared.switches.pmtu_disc.set(0);
     let big = udp(CLIENT4, VIP4, &[7; 1453]).bytes();
-    assert_eq!(site.forward(&from_client(&big)).0, dropped(DropReason::NeedsFragmentation));
+    let (verdict, bytes) = site.forward(&from_client(&big));
+    assert_eq!((verdict, bytes.len()), (Verdict::Split { port: SERVERS, mtu: 1500 }, 14 + 1501));
+    assert_eq!(bytes[20] & 0x40, 0, "the outer header may be cut");
     let big = udp(CLIENT6, VIP6, &[7; 1433]).bytes();
     assert_eq!(site.forward(&from_client(&big)).0, Verdict::Reflect);
     assert_eq!(site.engine.counters().drops(DropReason::TooBig), 1);

@@ -13,6 +13,11 @@ use xvs_engine::rings::{Frame, Ledger, Rings};
 use super::ring::Ring;
 use super::socket::{Bound, Monitor, Sockets, xdp_option};
 
+/// Where the kernel starts a received packet in its chunk (XDP_PACKET_HEADROOM); a frame of our own starts there too.
+const HEADROOM: u32 = 256;
+/// Chunks that are kept from reception, for packets that are cut in two and more; an eighth of all at most.
+const SPARE: u32 = 64;
+
 /// The kernel sends so many frames of a copy-mode ring per system call at most.
 const KICK: usize = 32;
 
@@ -41,6 +46,8 @@ pub struct XskRings {
     chunk_size: u32,
     chunk_shift: u32,
     chunks: u32,
+    /// Chunks that are not given to devices for reception.
+    spare: u32,
     /// Chunks that a device may have for reception.
     fill_share: u32,
     /// Chunks that a device may have for transmission. A link that is down keeps what it has: without a bound it would
@@ -64,10 +71,11 @@ impl XskRings {
     /// The kernel would not map a ring or tell its layout.
     pub fn new(sockets: Sockets) -> io::Result<Self> {
         let Sockets { bound, umem, base, frames, huge_pages } = sockets;
-        let share = frames.count / bound.len().max(1) as u32;
+        let spare = SPARE.min(frames.count / 8);
+        let share = (frames.count - spare) / bound.len().max(1) as u32;
         let fill_share = frames.fill_ring.min(share).max(1);
         // What one device holds for good at most, both shares together, leaves the others chunks to work with.
-        let tx_share = if bound.len() > 1 { (share / 2).max(1) } else { frames.count };
+        let tx_share = if bound.len() > 1 { (frames.count / bound.len() as u32 / 2).max(1) } else { frames.count };
         let mut devices = Vec::with_capacity(bound.len());
         for bound in bound {
             let offsets: libc::xdp_mmap_offsets = xdp_option(bound.as_fd(), libc::XDP_MMAP_OFFSETS)?;
@@ -96,6 +104,7 @@ impl XskRings {
             chunk_size: frames.size,
             chunk_shift: frames.size.trailing_zeros(),
             chunks: frames.count,
+            spare,
             fill_share,
             tx_share,
             busy_poll: frames.busy_poll.is_some(),
@@ -153,7 +162,8 @@ impl Rings for XskRings {
                     kick(&device.bound);
                 }
             }
-            let missing = self.fill_share.saturating_sub(device.in_fill).min(self.free.len() as u32);
+            let free = (self.free.len() as u32).saturating_sub(self.spare);
+            let missing = self.fill_share.saturating_sub(device.in_fill).min(free);
             let room = device.fill.room(missing);
             if room > 0 {
                 for chunk in self.free.drain(self.free.len() - room as usize..) {
@@ -199,6 +209,12 @@ impl Rings for XskRings {
                 self.lent += received;
             }
         }
+    }
+
+    fn spare(&mut self) -> Option<Frame> {
+        let chunk = self.free.pop()?;
+        self.lent += 1;
+        Some(Frame::lend(chunk, HEADROOM, 0, Port::default()))
     }
 
     #[inline]

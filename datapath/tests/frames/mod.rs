@@ -106,6 +106,39 @@ pub fn sctp(src: &str, dst: &str, chunks: &[u8]) -> Vec<u8> {
     ethernet(&ip(132, *src.ip(), *dst.ip(), &packet))
 }
 
+/// The packet of a frame in two fragments, cut at this offset of its segment (a multiple of eight).
+pub fn fragments(frame: &[u8], at: usize) -> [Vec<u8>; 2] {
+    let (header, segment) = frame[14..].split_at(20);
+    [(0x2000, &segment[..at]), (at / 8, &segment[at..])].map(|(offset, piece)| {
+        let mut header = header.to_vec();
+        header[2..4].copy_from_slice(&(20 + piece.len() as u16).to_be_bytes());
+        header[6..8].copy_from_slice(&(offset as u16).to_be_bytes());
+        header[10..12].fill(0);
+        let sum = checksum(&[&header]);
+        header[10..12].copy_from_slice(&sum.to_be_bytes());
+        ethernet(&[&header[..], piece].concat())
+    })
+}
+
+/// The frame that these fragments, in any order, are the parts of; none may be missing or overlap.
+pub fn joined(mut fragments: Vec<Vec<u8>>) -> Vec<u8> {
+    let offset = |frame: &Vec<u8>| usize::from(u16::from_be_bytes([frame[20], frame[21]]) & 0x1fff) * 8;
+    fragments.sort_by_key(offset);
+    let mut whole = fragments[0][..34].to_vec();
+    for (number, piece) in fragments.iter().enumerate() {
+        assert_eq!(checksum(&[&piece[14..34]]), 0, "a fragment's own checksum");
+        assert_eq!((offset(piece), piece[20] & 0x20 != 0), (whole.len() - 34, number + 1 < fragments.len()));
+        whole.extend(&piece[34..]);
+    }
+    let length = (whole.len() - 14) as u16;
+    whole[16..18].copy_from_slice(&length.to_be_bytes());
+    whole[20..22].fill(0);
+    whole[24..26].fill(0);
+    let sum = checksum(&[&whole[14..34]]);
+    whole[24..26].copy_from_slice(&sum.to_be_bytes());
+    whole
+}
+
 /// What a frame says: destination MAC, protocol, addresses, TTL, payload of the transport. Every checksum is verified.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Told {

@@ -12,7 +12,7 @@ pub mod timeouts;
 mod timer;
 
 pub use entry::{Conn, Flags, Status};
-pub use fragment::Fragments;
+pub use fragment::{Fragments, Owner, PacketKey};
 pub use table::{ConnId, Full, NewConn, Sweep, Table};
 pub use timeouts::{Class, Slot, Timeouts};
 

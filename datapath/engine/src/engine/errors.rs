@@ -5,7 +5,7 @@
 
 use std::cell::Cell;
 
-use super::{Bound, Engine, Verdict, hop_of, room_to};
+use super::{Bound, Engine, Verdict, hop_of, room_to, way_to};
 use crate::conn::{Side, state};
 use crate::drop::DropReason;
 use crate::flow::{Address, Flow, FlowHash, Protocol};
@@ -47,23 +47,20 @@ impl Engine {
         };
         let tags = headers.tags;
         let (mut l3, mut family) = (headers.l3, headers.family);
-        let hop = if let (Side::Out, Some(conn)) = (side, bound.conn) {
+        let (hop, cut) = if let (Side::Out, Some(conn)) = (side, bound.conn) {
             let hop = hop_of(conn.reply_path())?;
-            if headers.ip_len() > self.room_through(hop)? {
-                return Err(DropReason::NeedsFragmentation);
-            }
+            let room = self.room_through(hop)?;
+            let fits = fits(packet, &headers, room)?;
             decrement_ttl(packet.bytes_mut(), &headers);
             self.counters.real_out(conn.real(), headers.ip_len());
             quote.translate(packet.bytes_mut(), &mut headers, End::Source, conn.virtual_endpoint());
-            hop
+            (hop, (!fits).then_some(room))
         } else {
             let real = self.shared.arena.get(bound.real);
             let hop = hop_of(real.path())?;
             let method = bound.method;
             let room = room_to(&real, method, now)?;
-            if headers.ip_len() > room {
-                return Err(DropReason::NeedsFragmentation);
-            }
+            let fits = fits(packet, &headers, room)?;
             decrement_ttl(packet.bytes_mut(), &headers);
             self.counters.real_in(bound.real, headers.ip_len());
             match method {
@@ -74,10 +71,11 @@ impl Engine {
                     (l3, family) = (0, real.endpoint().address.family());
                 }
             }
-            hop
+            (hop, (!fits).then(|| way_to(&real, method, now)))
         };
         self.counters.related.add(1);
-        self.leave(packet, l3, family, &tags, hop)
+        let verdict = self.leave(packet, l3, family, &tags, hop)?;
+        Ok(cut.map_or(verdict, |mtu| verdict.cut(mtu)))
     }
 
     /// The connection that an error goes along with; if it is about none, and that is wanted (`schedule_icmp`), a new one.
@@ -102,12 +100,12 @@ impl Engine {
             return Err(DropReason::IcmpUnrelated);
         }
         let hop = hop_of(self.path_to(headers.flow.dst.address))?;
-        if headers.ip_len() > self.room_through(hop)? {
-            return Err(DropReason::NeedsFragmentation);
-        }
+        let room = self.room_through(hop)?;
+        let fits = fits(packet, &headers, room)?;
         decrement_ttl(packet.bytes_mut(), &headers);
         self.counters.related.add(1);
-        self.leave(packet, headers.l3, headers.family, &headers.tags, hop)
+        let verdict = self.leave(packet, headers.l3, headers.family, &headers.tags, hop)?;
+        Ok(if fits { verdict } else { verdict.cut(room) })
     }
 
     /// A packet that nobody takes: tells its sender what a host would tell, or says nothing if that is the rule.
@@ -153,20 +151,15 @@ impl Engine {
         Ok(Verdict::Reflect)
     }
 
-    /// The packet does not fit: tells its sender if it has to stay whole. All that may be fragmented comes by here, too:
-    /// by its own header, or in a tunnel that hides "don't fragment".
+    /// The packet does not fit and must not be cut: tells its sender.
     #[cold]
     pub(super) fn too_big(
         &self,
         packet: &mut Packet<'_>,
         headers: Headers,
         room: usize,
-        whole: bool,
         now: Now,
     ) -> Result<Verdict, DropReason> {
-        if !whole {
-            return Err(DropReason::NeedsFragmentation);
-        }
         self.refuse(packet, headers, Refusal::TooBig(room as u32), DropReason::TooBig, now)
     }
 
@@ -209,6 +202,13 @@ impl Engine {
         let family = flow.family();
         interface.addresses.iter().find(|address| address.family() == family).copied()
     }
+}
+
+/// Does an ICMP error fit its way? If not it may be cut, unless it says that it must not be; nobody is told of that one,
+/// because an error never causes another.
+fn fits(packet: &Packet<'_>, headers: &Headers, room: usize) -> Result<bool, DropReason> {
+    let fits = headers.ip_len() <= room;
+    if !fits && headers.dont_fragment(packet.bytes()) { Err(DropReason::NeedsFragmentation) } else { Ok(fits) }
 }
 
 /// A token bucket for the errors that a worker sends.

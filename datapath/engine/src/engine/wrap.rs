@@ -27,15 +27,13 @@ pub(super) fn room_to(real: &Real<'_>, method: Method, now: Now) -> Result<usize
     if room < least { Err(DropReason::TunnelMtu) } else { Ok(room) }
 }
 
-impl Engine {
-    /// Must the packet arrive in one piece, and its sender be told if it does not fit? As its own header says; but in a
-    /// tunnel that hides "don't fragment" (`pmtu_disc` 0) IPv4 packets are fragmented outside, and IPv6 ones are not.
-    #[inline]
-    pub(super) fn stays_whole(&self, packet: &Packet<'_>, headers: &Headers, method: Method) -> bool {
-        let hidden = method == Method::Tun && headers.family == Family::Inet && !self.shared.switches.pmtu_disc.is_on();
-        !hidden && headers.dont_fragment(packet.bytes())
-    }
+/// The largest IP packet on the way to a real server: of a tunnel the outer one.
+#[cold]
+pub(super) fn way_to(real: &Real<'_>, method: Method, now: Now) -> usize {
+    if method == Method::Tun { real.path_mtu(now) } else { real.mtu() }
+}
 
+impl Engine {
     /// Wraps a packet of a connection for its real server. The packet then starts with the outer IP header.
     #[inline]
     pub(super) fn wrap(

@@ -5,6 +5,7 @@
 
 pub mod checksum;
 pub mod crc32c;
+pub mod cut;
 mod gre;
 mod gue;
 pub mod icmp;

@@ -1,7 +1,7 @@
 //! Rings that misbehave, by a seed: for tests of what the worker does when the kernel is slow, full or starved.
 //!
 //! The faults are those that AF_XDP shows in life: completions that come late, transmit rings that are full, fill rings
-//! that run dry, receive calls that give less than there is. The packets themselves are never harmed.
+//! that run dry, receive calls that give less than there is, pools that are empty. The packets themselves are never harmed.
 
 use crate::hop::Port;
 
@@ -45,6 +45,10 @@ impl<R: Rings> Rings for FaultRings<R> {
     fn receive(&mut self, room: usize, batch: &mut Vec<Frame>) {
         let room = self.draw(room as u64 + 1) as usize;
         self.inner.receive(room, batch);
+    }
+
+    fn spare(&mut self) -> Option<Frame> {
+        if self.draw(4) == 0 { None } else { self.inner.spare() }
     }
 
     fn chunk(&mut self, frame: &Frame) -> &mut [u8] {

@@ -17,6 +17,8 @@ pub const HEADROOM: usize = 256;
 pub struct MemoryRings {
     memory: Vec<u8>,
     chunk_size: usize,
+    /// Chunks that are not given to devices for reception.
+    spare: usize,
     free: Vec<u32>,
     fill: VecDeque<u32>,
     lent: usize,
@@ -40,6 +42,7 @@ impl MemoryRings {
         MemoryRings {
             memory: vec![0; chunks as usize * chunk_size],
             chunk_size,
+            spare: 0,
             free: (0..chunks).rev().collect(),
             fill: VecDeque::with_capacity(chunks as usize),
             lent: 0,
@@ -49,6 +52,11 @@ impl MemoryRings {
 
     fn device(&mut self, port: Port) -> &mut Device {
         &mut self.devices[usize::from(port.0)]
+    }
+
+    /// Keeps this many chunks from reception, for [`Rings::spare`].
+    pub fn set_spare(&mut self, spare: usize) {
+        self.spare = spare;
     }
 
     /// Lets a packet arrive at a device.
@@ -81,7 +89,7 @@ impl Rings for MemoryRings {
     }
 
     fn replenish(&mut self) {
-        self.fill.extend(self.free.drain(..));
+        self.fill.extend(self.free.drain(self.spare.min(self.free.len())..));
     }
 
     fn receive(&mut self, room: usize, batch: &mut Vec<Frame>) {
@@ -96,6 +104,12 @@ impl Rings for MemoryRings {
                 batch.push(Frame::lend(chunk, HEADROOM as u32, len as u32, port));
             }
         }
+    }
+
+    fn spare(&mut self) -> Option<Frame> {
+        let chunk = self.free.pop()?;
+        self.lent += 1;
+        Some(Frame::lend(chunk, HEADROOM as u32, 0, Port::default()))
     }
 
     fn chunk(&mut self, frame: &Frame) -> &mut [u8] {

@@ -1,8 +1,8 @@
 //! Where frames come from and go to: the border of the engine.
 //!
 //! A [`Frame`] is a chunk of frame memory that is ours for the moment. It exists only between
-//! [`Rings::receive`] and [`Rings::transmit`] or [`Rings::recycle`]; it can not be copied, and a lost one is a bug that
-//! a debug build panics at. The [`Ledger`] says where every frame is.
+//! [`Rings::receive`] or [`Rings::spare`] and [`Rings::transmit`] or [`Rings::recycle`]; it can not be copied, and a lost
+//! one is a bug that a debug build panics at. The [`Ledger`] says where every frame is.
 //!
 //! Implementations: `XskRings` of the director (AF_XDP), and in here [`memory`] for tests, benches and replay, and
 //! [`fault`], which makes another one misbehave.
@@ -108,6 +108,10 @@ pub trait Rings {
 
     /// Receives at most `room` frames, in turn from all devices, and appends them to `batch`.
     fn receive(&mut self, room: usize, batch: &mut Vec<Frame>);
+
+    /// A free frame for a packet that came in no frame of its own: an empty one, with headroom. `None` if the pool has
+    /// none; a few are kept from reception for this.
+    fn spare(&mut self) -> Option<Frame>;
 
     /// The chunk of a frame.
     fn chunk(&mut self, frame: &Frame) -> &mut [u8];

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use etherparse::{
     Icmpv4Slice, Icmpv6Slice, IpFragOffset, IpNumber, Ipv4Header, Ipv6FlowLabel, Ipv6FragmentHeader, Ipv6Header,
-    NetSlice, SlicedPacket, TcpHeader, TransportSlice, UdpHeader,
+    NetSlice, SlicedPacket, TcpHeader, TransportSlice, UdpHeader, defrag::IpDefragPool,
 };
 use xvs_engine::wire::Mac;
 
@@ -140,7 +140,7 @@ impl Ip {
     }
 
     /// Transport header and payload.
-    fn segment(&self) -> Vec<u8> {
+    pub fn segment(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         let (src, dst) = (self.src.ip(), self.dst.ip());
         match self.body {
@@ -228,33 +228,57 @@ impl Ip {
 
     /// The packet in two fragments, cut at this offset of its payload (a multiple of eight).
     pub fn fragments(&self, at: usize) -> [Vec<u8>; 2] {
-        let segment = self.segment();
-        [(0, &segment[..at]), (at, &segment[at..])].map(|(offset, piece)| {
-            let more = offset == 0;
-            let mut bytes = Vec::new();
-            match (self.src.ip(), self.dst.ip()) {
-                (IpAddr::V4(_), IpAddr::V4(_)) => {
-                    let (mut header, _) = Ipv4Header::from_slice(&self.bytes()).unwrap();
-                    header.set_payload_len(piece.len()).unwrap();
-                    (header.dont_fragment, header.more_fragments) = (false, more);
-                    header.fragment_offset = IpFragOffset::try_new((offset / 8) as u16).unwrap();
-                    header.header_checksum = header.calc_header_checksum();
-                    header.write(&mut bytes).unwrap();
-                }
-                _ => {
-                    let (mut header, _) = Ipv6Header::from_slice(&self.bytes()).unwrap();
-                    header.next_header = IpNumber(44);
-                    header.payload_length = 8 + piece.len() as u16;
-                    header.write(&mut bytes).unwrap();
-                    let offset = IpFragOffset::try_new((offset / 8) as u16).unwrap();
-                    let next = IpNumber(self.protocol());
-                    Ipv6FragmentHeader::new(next, offset, more, self.id.into()).write(&mut bytes).unwrap();
-                }
-            }
-            bytes.extend_from_slice(piece);
-            bytes
-        })
+        self.fragments_at(&[at]).try_into().unwrap()
     }
+
+    /// The packet in fragments, cut at these offsets of its payload (rising multiples of eight).
+    pub fn fragments_at(&self, at: &[usize]) -> Vec<Vec<u8>> {
+        let length = self.segment().len();
+        let starts = [&[0], at].concat();
+        let ends = [at, &[length]].concat();
+        starts.iter().zip(ends).map(|(&start, end)| self.fragment(start..end)).collect()
+    }
+
+    /// The fragment that carries this part of the payload.
+    pub fn fragment(&self, part: std::ops::Range<usize>) -> Vec<u8> {
+        let segment = self.segment();
+        let (offset, more) = (IpFragOffset::try_new((part.start / 8) as u16).unwrap(), part.end < segment.len());
+        let piece = &segment[part];
+        let mut bytes = Vec::new();
+        match (self.src.ip(), self.dst.ip()) {
+            (IpAddr::V4(_), IpAddr::V4(_)) => {
+                let (mut header, _) = Ipv4Header::from_slice(&self.bytes()).unwrap();
+                header.set_payload_len(piece.len()).unwrap();
+                (header.dont_fragment, header.more_fragments) = (false, more);
+                header.fragment_offset = offset;
+                header.header_checksum = header.calc_header_checksum();
+                header.write(&mut bytes).unwrap();
+            }
+            _ => {
+                let (mut header, _) = Ipv6Header::from_slice(&self.bytes()).unwrap();
+                header.next_header = IpNumber(44);
+                header.payload_length = 8 + piece.len() as u16;
+                header.write(&mut bytes).unwrap();
+                let next = IpNumber(self.protocol());
+                Ipv6FragmentHeader::new(next, offset, more, self.id.into()).write(&mut bytes).unwrap();
+            }
+        }
+        bytes.extend_from_slice(piece);
+        bytes
+    }
+}
+
+/// What the fragments in these frames are the parts of, put together by etherparse: the payload behind the IP header.
+/// `None` if a part is missing, or they do not belong together.
+pub fn reassemble<'a>(frames: impl IntoIterator<Item = &'a Vec<u8>>) -> Option<Vec<u8>> {
+    let mut pool = IpDefragPool::<(), ()>::new();
+    let mut whole = None;
+    for frame in frames {
+        let packet = SlicedPacket::from_ethernet(frame).unwrap();
+        assert!(whole.is_none(), "one fragment too many");
+        whole = pool.process_sliced_packet(&packet, (), ()).unwrap();
+    }
+    whole.map(|whole| whole.payload)
 }
 
 /// A frame: an IP packet behind a link header.
