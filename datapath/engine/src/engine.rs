@@ -11,6 +11,7 @@
 //! Invariant: every packet gets a [`Verdict`]; nothing here allocates, waits for anything but a service's lock for a
 //! new connection, or asks the time. What is shared between workers is in [`Shared`]; the rest is this worker's own.
 
+mod bound;
 mod cull;
 mod errors;
 mod fragments;
@@ -26,20 +27,21 @@ use std::cell::Cell;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
+use self::bound::Bound;
 pub use self::cull::Cull;
 use self::errors::Budget;
 pub(crate) use self::open::request;
 pub use self::shared::{Shared, Sizes};
 use self::wrap::{room_to, way_to};
-use crate::conn::{Conn, Owner, Side, Sweep};
+use crate::conn::{Conn, Side, Sweep};
 use crate::counters::Counters;
 use crate::drop::DropReason;
-use crate::flow::{Endpoint, Family, FlowHash};
+use crate::flow::{Family, FlowHash};
 use crate::forward::icmp::Refusal;
 use crate::forward::nat::{self, End};
 use crate::forward::{checksum, decrement_ttl, link};
 use crate::hop::{HopId, Port};
-use crate::real::{Method, Path, Real, RealId};
+use crate::real::{Method, Path, Real};
 use crate::snapshot::Snapshot;
 use crate::time::Now;
 use crate::wire::{Fragment, Headers, Packet};
@@ -92,28 +94,6 @@ pub enum Awaited {
     },
     /// The first fragment of its packet; it is as it came. Ask [`Engine::forward`] again when that one has passed.
     FirstFragment,
-}
-
-/// Where a client's packet goes: the server of its connection, or one that was chosen for this packet alone.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Bound<'t> {
-    real: RealId,
-    method: Method,
-    /// RIP (only for NAT: tunnels may lead to the other family) and the port there.
-    server: Endpoint,
-    conn: Option<Conn<'t>>,
-}
-
-impl<'t> Bound<'t> {
-    fn to(conn: Conn<'t>) -> Self {
-        Bound { real: conn.real(), method: conn.status().flags.method(), server: conn.server(), conn: Some(conn) }
-    }
-
-    /// Does the connection still live? If so, what was read of it belongs together.
-    #[inline]
-    fn is_current(&self) -> bool {
-        self.conn.is_none_or(|conn| conn.is_current())
-    }
 }
 
 /// A packet that pass 1 has looked at.
@@ -222,46 +202,58 @@ impl Engine {
         if checksum::complete(packet.bytes_mut(), &headers) {
             self.counters.checksums_completed.add(1);
         }
-        let found = self.shared.table.lookup(&headers.flow, hash).filter(|found| self.holds(found, &headers, now));
-        let (bound, side, is_new) = match found {
-            Some((conn, side)) => (Bound::to(conn), side, false),
-            None => match self.unknown(&headers, hash, now) {
-                Ok(found) => found,
-                Err(reason) => return self.decline(packet, headers, reason, now),
-            },
-        };
-        if let Fragment::First(id) = headers.fragment {
-            let owner = bound.conn.map_or(Owner::Once(bound.real), |conn| Owner::Connection(conn.id()));
-            self.shared.fragments.note(&headers.flow, id, owner, now);
-        }
-        match (side, bound.conn) {
-            (Side::Out, Some(mut conn)) => {
-                self.counters.real_out(conn.real(), headers.ip_len());
-                self.track(&mut conn, side, &headers, now);
-                self.outbound(packet, headers, &conn, now)
-            }
-            (_, conn) => {
-                let real = self.shared.arena.get(bound.real);
-                if !real.is_available() {
-                    return self.decline(packet, headers, DropReason::ServerGone, now);
-                }
-                self.counters.real_in(bound.real, headers.ip_len());
-                if let Some(mut conn) = conn.filter(|_| !is_new) {
-                    self.track(&mut conn, side, &headers, now);
-                }
-                self.inbound(packet, headers, &bound, real, now)
-            }
+        match self.shared.table.lookup(&headers.flow, hash).filter(|found| self.holds(found, &headers, now)) {
+            Some((conn, side)) => self.known(packet, headers, Bound::Conn(conn), side, true, now),
+            None => self.unknown(packet, headers, hash, now),
         }
     }
 
-    /// A packet that is in no connection by its own flow: an answer that crosses the director, or a new one's first. Tells
-    /// whether the connection is new.
+    /// A packet that is in no connection by its own flow: an answer that crosses the director, or a new one's first.
     #[cold]
-    fn unknown(&self, headers: &Headers, hash: FlowHash, now: Now) -> Result<(Bound<'_>, Side, bool), DropReason> {
-        match self.answered(headers, now) {
-            Some(conn) => Ok((Bound::to(conn), Side::Out, false)),
-            None => self.open(headers, hash, now),
+    fn unknown(
+        &self,
+        packet: &mut Packet<'_>,
+        headers: Headers,
+        hash: FlowHash,
+        now: Now,
+    ) -> Result<Verdict, DropReason> {
+        if let Some(conn) = self.answered(&headers, now) {
+            return self.known(packet, headers, Bound::Conn(conn), Side::Out, true, now);
         }
+        match self.open(&headers, hash, now) {
+            Ok((bound, side, is_new)) => self.known(packet, headers, bound, side, !is_new, now),
+            Err(reason) => self.decline(packet, headers, reason, now),
+        }
+    }
+
+    /// A packet whose way is known. `track`: it has not moved its connection's state yet.
+    #[inline]
+    fn known(
+        &self,
+        packet: &mut Packet<'_>,
+        headers: Headers,
+        bound: Bound<'_>,
+        side: Side,
+        track: bool,
+        now: Now,
+    ) -> Result<Verdict, DropReason> {
+        if let Fragment::First(id) = headers.fragment {
+            self.shared.fragments.note(&headers.flow, id, bound.owner(), now);
+        }
+        if let (Side::Out, Bound::Conn(mut conn)) = (side, bound) {
+            self.counters.real_out(conn.real(), headers.ip_len());
+            self.track(&mut conn, side, &headers, now);
+            return self.outbound(packet, headers, &conn, now);
+        }
+        let real = self.shared.arena.get(bound.real());
+        if !real.is_available() {
+            return self.decline(packet, headers, DropReason::ServerGone, now);
+        }
+        self.counters.real_in(bound.real(), headers.ip_len());
+        if let (true, Bound::Conn(mut conn)) = (track, bound) {
+            self.track(&mut conn, side, &headers, now);
+        }
+        self.inbound(packet, headers, &bound, real, now)
     }
 
     /// A client's packet to its real server, by the method of its connection.
@@ -277,7 +269,7 @@ impl Engine {
         if headers.ttl(packet.bytes()) <= 1 {
             return self.refuse(packet, headers, Refusal::TimeExceeded, DropReason::TtlExceeded, now);
         }
-        let method = bound.method;
+        let method = bound.method();
         let room = room_to(&real, method, now)?;
         let fits = headers.ip_len() <= room;
         if !fits && !self.may_cut(packet, &headers, method) {
@@ -288,7 +280,7 @@ impl Engine {
         let (l3, family, tags) = (headers.l3, headers.family, headers.tags);
         let (l3, family) = match method {
             Method::Nat => {
-                nat::rewrite(packet.bytes_mut(), &mut headers, End::Destination, bound.server)?;
+                nat::rewrite(packet.bytes_mut(), &mut headers, End::Destination, bound.server())?;
                 (l3, family)
             }
             Method::Dr => (l3, family),

@@ -117,9 +117,8 @@ pub struct Conn<'t> {
     family: Family,
     real: RealId,
     words: &'t [AtomicU64],
+    /// The control word; once the connection was ended here, its upper half is [what it was linked to](Conn::link_at_end).
     control: u64,
-    /// The parent that it had when it was ended here: the words may be another one's by then.
-    pub(super) parent_at_end: Option<Option<ConnId>>,
 }
 
 impl<'t> Conn<'t> {
@@ -127,7 +126,7 @@ impl<'t> Conn<'t> {
     #[inline]
     pub(super) fn load(id: ConnId, words: &'t [AtomicU64]) -> Self {
         let family = if words.len() == WORDS { Family::Inet } else { Family::Inet6 };
-        let mut conn = Conn { id, family, real: RealId(0), words, control: 0, parent_at_end: None };
+        let mut conn = Conn { id, family, real: RealId(0), words, control: 0 };
         conn.control = conn.tail(tail::CONTROL).load(Acquire);
         conn.real = RealId(conn.word(if family == Family::Inet { 2 } else { 7 }) as u32);
         conn
@@ -139,6 +138,11 @@ impl<'t> Conn<'t> {
         fence(Acquire);
         let now = self.tail(tail::CONTROL).load(Relaxed);
         self.is_live() && self.is_same_life(now)
+    }
+
+    /// Of a connection that was ended here, the upper half of its link: the words may be another one's by now.
+    pub(super) fn link_at_end(&self) -> Option<u32> {
+        (!self.is_live()).then_some((self.control >> 32) as u32)
     }
 
     /// Which of the lives of the entry this is.
@@ -379,12 +383,12 @@ impl<'t> Conn<'t> {
     /// Ends the connection; `false` if somebody else did, or it was another generation.
     pub(super) fn end(&mut self) -> bool {
         // Read while it lives, if it does: it counts only if the exchange below finds the same generation.
-        let parent = self.parent();
+        let link = self.tail(tail::LINK).load(Relaxed);
         loop {
             let dead = (self.control >> GENERATION_SHIFT).wrapping_add(1) << GENERATION_SHIFT;
             match self.tail(tail::CONTROL).compare_exchange(self.control, dead, Relaxed, Relaxed) {
                 Ok(_) => {
-                    self.parent_at_end = Some(parent);
+                    self.control = link >> 32 << 32 | self.control & 0xffff_ffff & !LIVE;
                     return true;
                 }
                 Err(now) if self.is_same_life(now) => {

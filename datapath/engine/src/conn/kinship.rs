@@ -38,13 +38,9 @@ impl Conn<'_> {
 
     /// The template that led it here.
     pub fn parent(&self) -> Option<ConnId> {
-        if let Some(parent) = self.parent_at_end {
-            return parent;
-        }
-        let word = self.tail(tail::LINK).load(Relaxed);
+        let link = self.link_at_end().unwrap_or_else(|| (self.tail(tail::LINK).load(Relaxed) >> 32) as u32);
         let bit = if self.family() == Family::Inet { 0 } else { IPV6 };
-        let place = (word >> 32) as u32;
-        place.checked_sub(1).filter(|_| word & TEMPLATE == 0).map(|index| ConnId(index | bit))
+        link.checked_sub(1).filter(|_| u64::from(link) << 32 & TEMPLATE == 0).map(|index| ConnId(index | bit))
     }
 
     /// Children of a template.

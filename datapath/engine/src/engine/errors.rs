@@ -47,7 +47,7 @@ impl Engine {
         };
         let tags = headers.tags;
         let (mut l3, mut family) = (headers.l3, headers.family);
-        let (hop, cut) = if let (Side::Out, Some(conn)) = (side, bound.conn) {
+        let (hop, cut) = if let (Side::Out, Some(conn)) = (side, bound.conn()) {
             let hop = hop_of(conn.reply_path())?;
             let room = self.room_through(hop)?;
             let fits = fits(packet, &headers, room)?;
@@ -56,15 +56,15 @@ impl Engine {
             quote.translate(packet.bytes_mut(), &mut headers, End::Source, conn.virtual_endpoint());
             (hop, (!fits).then_some(room))
         } else {
-            let real = self.shared.arena.get(bound.real);
+            let real = self.shared.arena.get(bound.real());
             let hop = hop_of(real.path())?;
-            let method = bound.method;
+            let method = bound.method();
             let room = room_to(&real, method, now)?;
             let fits = fits(packet, &headers, room)?;
             decrement_ttl(packet.bytes_mut(), &headers);
-            self.counters.real_in(bound.real, headers.ip_len());
+            self.counters.real_in(bound.real(), headers.ip_len());
             match method {
-                Method::Nat => quote.translate(packet.bytes_mut(), &mut headers, End::Destination, bound.server),
+                Method::Nat => quote.translate(packet.bytes_mut(), &mut headers, End::Destination, bound.server()),
                 Method::Dr => {}
                 Method::Tun => {
                     self.wrap(packet, headers, &bound, &real, room)?;
@@ -81,7 +81,7 @@ impl Engine {
     /// The connection that an error goes along with; if it is about none, and that is wanted (`schedule_icmp`), a new one.
     fn of_error(&self, flow: &Flow, hash: FlowHash, now: Now) -> Option<(Bound<'_>, Side)> {
         match self.shared.table.lookup(flow, hash) {
-            Some((conn, side)) => Some((Bound::to(conn), side)),
+            Some((conn, side)) => Some((Bound::Conn(conn), side)),
             None if self.shared.switches.schedule_icmp.is_on() => self.open_for_error(flow, hash, now).ok(),
             None => None,
         }

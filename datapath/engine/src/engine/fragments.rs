@@ -35,7 +35,7 @@ impl Engine {
                 if method != Method::Tun && server.address.family() != headers.family {
                     return Err(DropReason::Method);
                 }
-                self.later_to_server(packet, headers, &Bound { real, method, server, conn: None }, now)
+                self.later_to_server(packet, headers, &Bound::Once { real, method, server }, now)
             }
             Some(Owner::Connection(id)) => match self.conn_of(id, &headers.flow) {
                 None => Err(DropReason::FragmentUnknown),
@@ -43,7 +43,7 @@ impl Engine {
                     self.counters.real_out(conn.real(), headers.ip_len());
                     self.outbound(packet, headers, &conn, now)
                 }
-                Some((conn, Side::In | Side::InOnly)) => self.later_to_server(packet, headers, &Bound::to(conn), now),
+                Some((conn, Side::In | Side::InOnly)) => self.later_to_server(packet, headers, &Bound::Conn(conn), now),
             },
         }
     }
@@ -55,11 +55,11 @@ impl Engine {
         bound: &Bound<'_>,
         now: Now,
     ) -> Result<Verdict, DropReason> {
-        let real = self.shared.arena.get(bound.real);
+        let real = self.shared.arena.get(bound.real());
         if !real.is_available() {
             return Err(DropReason::ServerGone);
         }
-        self.counters.real_in(bound.real, headers.ip_len());
+        self.counters.real_in(bound.real(), headers.ip_len());
         self.inbound(packet, headers, bound, real, now)
     }
 

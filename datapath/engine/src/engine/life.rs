@@ -14,36 +14,35 @@ impl Engine {
     /// and so does one that gives way to the packet.
     #[inline]
     pub(super) fn holds(&self, (conn, side): &(Conn<'_>, Side), headers: &Headers, now: Now) -> bool {
-        let expired = conn.expires_in(now) == 0;
-        if !expired && !self.gives_way(conn, *side, headers) {
+        let real = self.shared.arena.get(conn.real());
+        let stays = *side == Side::Out || !state::begins(headers) && real.is_available();
+        if conn.expires_in(now) > 0 && (stays || !self.gives_way(conn, headers)) {
             return true;
         }
-        let mut conn = *conn;
+        self.end_for_another(*conn);
+        false
+    }
+
+    #[cold]
+    fn end_for_another(&self, mut conn: Conn<'_>) {
         if self.shared.table.remove(&mut conn) {
             self.shared.settle(&conn);
             self.counters.expired.add(1);
         }
-        false
     }
 
-    /// Does the connection end for this packet of its client, which is then scheduled as a new one?
+    /// Does the connection end for this packet of its client, which opens one or whose server was removed? The packet is
+    /// then scheduled as a new one.
     ///
     /// As IPVS has it (IPVS-REFERENCE 3.9 and 3.10), and, unlike IPVS in any setting, if the packet opens a connection
     /// and the real server was removed: a new connection must not suffer from an old one.
-    #[inline]
-    fn gives_way(&self, conn: &Conn<'_>, side: Side, headers: &Headers) -> bool {
-        if side == Side::Out {
-            return false;
-        }
-        let opens = state::begins(headers);
+    #[cold]
+    fn gives_way(&self, conn: &Conn<'_>, headers: &Headers) -> bool {
         let real = self.shared.arena.get(conn.real());
-        if !opens && real.is_available() {
-            return false;
-        }
         let switches = &self.shared.switches;
         let nodest = switches.expire_nodest_conn.is_on();
         if !real.is_available() {
-            return opens || nodest;
+            return state::begins(headers) || nodest;
         }
         let mode = switches.conn_reuse_mode.get();
         nodest && real.weight() == 0 || mode != 0 && conn.parent().is_none() && is_closing(conn, mode)

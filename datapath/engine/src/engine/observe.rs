@@ -57,6 +57,6 @@ impl Engine {
             return Err(DropReason::ServerGone);
         }
         self.counters.real_in(conn.real(), headers.ip_len());
-        self.inbound(packet, headers, &Bound::to(conn), real, now)
+        self.inbound(packet, headers, &Bound::Conn(conn), real, now)
     }
 }

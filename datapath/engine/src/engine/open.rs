@@ -88,7 +88,7 @@ impl Engine {
         let found = self.shared.table.lookup(flow, hash);
         let found = found.filter(|found| headers.is_none_or(|headers| self.holds(found, headers, now)));
         if let Some((conn, side)) = found {
-            return Ok((Bound::to(conn), side, false));
+            return Ok((Bound::Conn(conn), side, false));
         }
         let opening = Opening { flow, hash, service, policy: turn.policy(), now };
         let choice = match opening.policy.persistence {
@@ -111,7 +111,7 @@ impl Engine {
             if real.method() == Method::Nat && self.shared.switches.one_packet_replies.is_on() {
                 self.note_answers(&opening, choice.real, server);
             }
-            return Ok((Bound { real: choice.real, method: real.method(), server, conn: None }, Side::InOnly, true));
+            return Ok((Bound::Once { real: choice.real, method: real.method(), server }, Side::InOnly, true));
         }
         let mut conn = self.enter(&opening, choice).inspect_err(|_| self.shared.orphan(choice.parent))?;
         self.counters.opened.add(1);
@@ -120,7 +120,7 @@ impl Engine {
             // Counted as active before anybody else is scheduled.
             self.track(&mut conn, side, headers, now);
         }
-        Ok((Bound::to(conn), side, true))
+        Ok((Bound::Conn(conn), side, true))
     }
 
     /// Why a packet of no connection and no service is dropped: is it a client's for a service that was removed a moment

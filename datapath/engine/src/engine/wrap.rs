@@ -52,7 +52,7 @@ impl Engine {
         let ends = tun::Ends { source, server: real.endpoint().address, tunnel: real.tunnel() };
         // By the connection, if there is one: a later fragment has no ports, and an ICMP error others.
         let packets = headers.flow;
-        let flow = || self.shared.table.hash(&bound.conn.map_or(packets, |conn| conn.flow()));
+        let flow = || self.shared.table.hash(&bound.conn().map_or(packets, |conn| conn.flow()));
         tun::encapsulate(packet, headers, &ends, switches.pmtu_disc.is_on(), flow, || self.next_ident())
             .ok_or(DropReason::NoRoom)
     }

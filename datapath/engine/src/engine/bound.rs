@@ -1,0 +1,73 @@
+//! Where a client's packet goes: the server of its connection, or one that was chosen for this packet alone.
+
+use crate::conn::{Conn, Owner};
+use crate::flow::Endpoint;
+use crate::real::{Method, RealId};
+
+/// A packet's way to a real server.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Bound<'t> {
+    /// By its connection.
+    Conn(Conn<'t>),
+    /// By a choice that was made for it alone (one-packet scheduling).
+    Once {
+        /// The server.
+        real: RealId,
+        /// The method at this moment.
+        method: Method,
+        /// RIP and the port there.
+        server: Endpoint,
+    },
+}
+
+impl<'t> Bound<'t> {
+    /// The real server.
+    #[inline]
+    pub(super) fn real(&self) -> RealId {
+        match self {
+            Bound::Conn(conn) => conn.real(),
+            Bound::Once { real, .. } => *real,
+        }
+    }
+
+    /// The forwarding method.
+    #[inline]
+    pub(super) fn method(&self) -> Method {
+        match self {
+            Bound::Conn(conn) => conn.status().flags.method(),
+            Bound::Once { method, .. } => *method,
+        }
+    }
+
+    /// RIP (only for NAT: tunnels may lead to the other family) and the port there.
+    #[inline]
+    pub(super) fn server(&self) -> Endpoint {
+        match self {
+            Bound::Conn(conn) => conn.server(),
+            Bound::Once { server, .. } => *server,
+        }
+    }
+
+    /// The connection, if there is one.
+    #[inline]
+    pub(super) fn conn(&self) -> Option<Conn<'t>> {
+        match self {
+            Bound::Conn(conn) => Some(*conn),
+            Bound::Once { .. } => None,
+        }
+    }
+
+    /// Does the connection still live? If so, what was read of it belongs together.
+    #[inline]
+    pub(super) fn is_current(&self) -> bool {
+        self.conn().is_none_or(|conn| conn.is_current())
+    }
+
+    /// Whom the later fragments of a packet belong to.
+    pub(super) fn owner(&self) -> Owner {
+        match self {
+            Bound::Conn(conn) => Owner::Connection(conn.id()),
+            Bound::Once { real, .. } => Owner::Once(*real),
+        }
+    }
+}
