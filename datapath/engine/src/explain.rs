@@ -7,11 +7,11 @@ use std::fmt::Write;
 
 use crate::conn::{Conn, Side, state};
 use crate::engine::{Shared, request};
-use crate::flow::{Endpoint, Flow, Protocol};
+use crate::flow::{Endpoint, Family, Flow, Protocol};
 use crate::hop::HopId;
 use crate::real::{Method, Path, RealId};
 use crate::route::Target;
-use crate::service::{Persistence, Service};
+use crate::service::{Persistence, Service, ServiceKey};
 use crate::snapshot::Snapshot;
 use crate::time::Now;
 
@@ -65,6 +65,7 @@ impl Narrator<'_> {
     }
 
     fn new_connection(&self, flow: &Flow, now: Now, text: &mut Vec<String>) {
+        text.extend(self.mark(flow));
         let Some(service) = self.snapshot.service(flow) else {
             let why = match self.snapshot.is_virtual(flow.dst.address) {
                 true => {
@@ -76,7 +77,12 @@ impl Narrator<'_> {
             return;
         };
         let scheduler = service.scheduler_name();
-        text.push(format!("  service: {} {}, scheduler {scheduler}; no connection yet", flow.protocol, flow.dst));
+        let key = match service.key {
+            ServiceKey::Address(protocol, endpoint) => format!("{protocol} {endpoint}"),
+            ServiceKey::Mark(mark, Family::Inet) => format!("mark {mark} (inet)"),
+            ServiceKey::Mark(mark, Family::Inet6) => format!("mark {mark} (inet6)"),
+        };
+        text.push(format!("  service: {key}, scheduler {scheduler}; no connection yet"));
         if flow.src.port == 20 {
             text.push("  dropped (source_port_20): LVS never schedules connections from port 20".into());
             return;
@@ -141,6 +147,18 @@ impl Narrator<'_> {
         let quiesced = self.shared.switches.expire_quiescent_template.is_on() && real.weight() == 0;
         let lives = template.expires_in(now) > 0 || template.children() > 0;
         (lives && real.is_available() && !quiesced).then_some(template)
+    }
+
+    /// Which mark the packet has, by which rule, and what it is good for; nothing where no rule mentions its destination.
+    fn mark(&self, flow: &Flow) -> Option<String> {
+        let marks = self.snapshot.marks();
+        let Some((number, rule)) = marks.rule(flow) else {
+            let mentioned = marks.mentions(flow.dst.address);
+            return mentioned.then(|| "  mark: none; there are rules for its destination, and none fits".to_owned());
+        };
+        let leads = self.snapshot.service(flow).is_some_and(|service| matches!(service.key, ServiceKey::Mark(..)));
+        let aside = if leads { "" } else { "; no service has this mark, so it counts for nothing" };
+        Some(format!("  mark: {} by rule {} ({rule}){aside}", rule.mark, number + 1))
     }
 
     fn unusable(&self, id: RealId) -> String {

@@ -26,8 +26,8 @@
 //! A module may use only what stands to its left:
 //!
 //! ```text
-//! drop, time, lines, switches < flow < wire < hop, tunnel < real < route < sched < service < snapshot < conn < forward
-//!     < counters < engine < explain < rings < worker
+//! drop, time, lines, switches < flow < wire < hop, tunnel < real < route < mark < sched < service < snapshot < conn
+//!     < forward < counters < engine < explain < rings < worker
 //! ```
 //!
 //! # Invariants worth knowing
@@ -49,6 +49,7 @@ pub mod flow;
 pub mod forward;
 pub mod hop;
 pub mod lines;
+pub mod mark;
 pub mod real;
 pub mod rings;
 pub mod route;

@@ -1,4 +1,4 @@
-//! What the packet path knows of the configuration: services by address, interfaces, routes.
+//! What the packet path knows of the configuration: services by address and by mark, interfaces, routes.
 //!
 //! Invariant: immutable. A change makes a new snapshot, and workers swap to it between two batches. What changes from
 //! connection to connection (server lists, scheduler state) is behind the services' own locks and shared by all
@@ -7,49 +7,88 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::flow::{Address, Endpoint, Flow, Protocol};
+use crate::flow::{Address, Endpoint, Family, Flow, Protocol};
 use crate::hop::{Interface, InterfaceId, Port};
+use crate::mark::Marks;
 use crate::route::Routes;
 use crate::service::{Service, ServiceKey};
 
-/// Services, interfaces and routes at one moment.
+/// FTP's control connections. A service on this port has its data connections, too (IPVS-REFERENCE 4.2).
+const FTP: u16 = 21;
+/// Where FTP's active data connections come from.
+const FTP_DATA: u16 = 20;
+/// The least port that anybody may listen on, as passive FTP servers do.
+const UNPRIVILEGED: u16 = 1024;
+
+/// Services, marks, interfaces and routes at one moment.
 #[derive(Debug, Default)]
 pub struct Snapshot {
     /// Counts up with every change.
     pub generation: u64,
     services: HashMap<(Protocol, Endpoint), Arc<Service>>,
+    marked: HashMap<(u32, Family), Arc<Service>>,
+    marks: Arc<Marks>,
     virtual_addresses: HashSet<Address>,
+    has_ftp: bool,
     has_any_port: bool,
     interfaces: Vec<Interface>,
     routes: Routes,
 }
 
 impl Snapshot {
-    /// Compiles a snapshot. Mark services are not looked up by address and do not appear.
+    /// Compiles a snapshot without rules for marks.
     pub fn new(generation: u64, services: &[Arc<Service>], interfaces: Vec<Interface>, routes: Routes) -> Self {
         let mut snapshot = Snapshot { generation, interfaces, routes, ..Snapshot::default() };
         for service in services {
-            if let ServiceKey::Address(protocol, endpoint) = service.key {
-                snapshot.virtual_addresses.insert(endpoint.address);
-                snapshot.has_any_port |= endpoint.port == 0;
-                snapshot.services.insert((protocol, endpoint), service.clone());
+            match service.key {
+                ServiceKey::Address(protocol, endpoint) => {
+                    snapshot.virtual_addresses.insert(endpoint.address);
+                    snapshot.has_ftp |= protocol == Protocol::TCP && endpoint.port == FTP;
+                    snapshot.has_any_port |= endpoint.port == 0;
+                    snapshot.services.insert((protocol, endpoint), service.clone());
+                }
+                ServiceKey::Mark(mark, family) => drop(snapshot.marked.insert((mark, family), service.clone())),
             }
         }
         snapshot
     }
 
-    /// The service that a client's packet is for: by its port, else by its address alone (a port-0 service).
-    pub fn service(&self, flow: &Flow) -> Option<&Arc<Service>> {
-        let exact = self.services.get(&(flow.protocol, flow.dst));
-        if exact.is_some() || !self.has_any_port {
-            return exact;
-        }
-        self.services.get(&(flow.protocol, Endpoint::new(flow.dst.address, 0)))
+    /// The same with these rules for marks.
+    pub fn with_marks(mut self, marks: Arc<Marks>) -> Self {
+        self.marks = marks;
+        self
     }
 
-    /// Is this the address of a service?
+    /// The service that a client's packet is for, in IPVS's order: that of its mark, that of its port, FTP's for what may
+    /// be a data connection of it, that of its address alone (port 0). A mark without a service counts for nothing.
+    pub fn service(&self, flow: &Flow) -> Option<&Arc<Service>> {
+        let port = flow.dst.port;
+        let at = |port| self.services.get(&(flow.protocol, Endpoint::new(flow.dst.address, port)));
+        let is_data = || flow.protocol == Protocol::TCP && (port == FTP_DATA || port >= UNPRIVILEGED);
+        self.marked_service(flow)
+            .or_else(|| at(port))
+            .or_else(|| (self.has_ftp && is_data()).then(|| at(FTP)).flatten())
+            .or_else(|| self.has_any_port.then(|| at(0)).flatten())
+    }
+
+    fn marked_service(&self, flow: &Flow) -> Option<&Arc<Service>> {
+        if self.marked.is_empty() {
+            return None;
+        }
+        match self.marks.of(flow) {
+            0 => None,
+            mark => self.marked.get(&(mark, flow.family())),
+        }
+    }
+
+    /// The rules for marks.
+    pub fn marks(&self) -> &Marks {
+        &self.marks
+    }
+
+    /// Is this the address of a service, or one that rules mark packets to?
     pub fn is_virtual(&self, address: Address) -> bool {
-        self.virtual_addresses.contains(&address)
+        self.virtual_addresses.contains(&address) || self.marks.mentions(address)
     }
 
     /// An interface by its number.
@@ -72,8 +111,8 @@ impl Snapshot {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flow::Family;
     use crate::hop::Tagging;
+    use crate::mark::{Prefix, Rule};
     use crate::sched::Builtin;
 
     fn endpoint(last: u8, port: u16) -> Endpoint {
@@ -89,7 +128,7 @@ mod tests {
         snapshot.service(&flow).map(|service| service.number)
     }
 
-    /// The exact port wins over "every port", protocols are apart, and a mark service is not found by an address.
+    /// The exact port wins over "every port", protocols are apart, and a mark service is not found without a mark.
     #[test]
     fn services_are_found_by_address() {
         let address = |protocol, last, port| ServiceKey::Address(protocol, endpoint(last, port));
@@ -107,6 +146,60 @@ mod tests {
         assert_eq!(number(&snapshot, Protocol::UDP, endpoint(2, 54)), None);
         assert!(snapshot.is_virtual(endpoint(2, 0).address));
         assert!(!snapshot.is_virtual(endpoint(3, 0).address));
+    }
+
+    fn marks(mark: u32, last: u8) -> Arc<Marks> {
+        let destination = Prefix::new(endpoint(last, 0).address, 32);
+        Arc::new(Marks::new(vec![Rule { mark, destination, source: None, protocol: None, ports: vec![(20, 8080)] }]))
+    }
+
+    /// The trap of IPVS-REFERENCE 4.2: a firewall-mark service beats the exact one, for every protocol. A mark that no
+    /// service of the family has is no mark.
+    #[test]
+    fn fwmark_service_beats_exact_service() {
+        let services = [
+            service(0, ServiceKey::Address(Protocol::TCP, endpoint(1, 80))),
+            service(1, ServiceKey::Mark(7, Family::Inet)),
+            service(2, ServiceKey::Mark(8, Family::Inet6)),
+        ];
+        let snapshot = |marks| Snapshot::new(1, &services, Vec::new(), Routes::default()).with_marks(marks);
+        let marked = snapshot(marks(7, 1));
+        assert_eq!(number(&marked, Protocol::TCP, endpoint(1, 80)), Some(1));
+        assert_eq!(number(&marked, Protocol::UDP, endpoint(1, 81)), Some(1));
+        assert_eq!(number(&marked, Protocol::TCP, endpoint(1, 8081)), None, "beyond the rule's ports");
+        for mark in [8, 9] {
+            let other = snapshot(marks(mark, 1));
+            assert_eq!(number(&other, Protocol::TCP, endpoint(1, 80)), Some(0), "mark {mark} has no service here");
+            assert_eq!(number(&other, Protocol::TCP, endpoint(1, 81)), None);
+        }
+        assert!(marked.is_virtual(endpoint(1, 0).address));
+        assert!(snapshot(marks(7, 5)).is_virtual(endpoint(5, 0).address), "a destination of marks is one of ours");
+        assert!(!marked.is_virtual(endpoint(5, 0).address));
+    }
+
+    /// The whole order of IPVS-REFERENCE 4.2: mark, exact port, FTP's data, every port. FTP is TCP's and its own VIP's.
+    #[test]
+    fn services_are_looked_up_in_ipvs_order() {
+        let address = |protocol, last, port| ServiceKey::Address(protocol, endpoint(last, port));
+        let services = [
+            service(0, address(Protocol::TCP, 1, 21)),
+            service(1, address(Protocol::TCP, 1, 8080)),
+            service(2, address(Protocol::TCP, 1, 0)),
+            service(3, address(Protocol::TCP, 2, 0)),
+            service(4, address(Protocol::UDP, 1, 0)),
+            service(5, ServiceKey::Mark(7, Family::Inet)),
+        ];
+        let snapshot = Snapshot::new(1, &services, Vec::new(), Routes::default());
+        let tcp = |last, port| number(&snapshot, Protocol::TCP, endpoint(last, port));
+        assert_eq!((tcp(1, 21), tcp(1, 20), tcp(1, 1024), tcp(1, 65535)), (Some(0), Some(0), Some(0), Some(0)));
+        assert_eq!(tcp(1, 8080), Some(1), "the exact port before FTP");
+        assert_eq!((tcp(1, 19), tcp(1, 22), tcp(1, 1023)), (Some(2), Some(2), Some(2)), "no ports of FTP's");
+        assert_eq!((tcp(2, 20), tcp(2, 1024)), (Some(3), Some(3)), "the other VIP has no FTP");
+        assert_eq!(number(&snapshot, Protocol::UDP, endpoint(1, 1024)), Some(4), "FTP is TCP's");
+        let marked = snapshot.with_marks(marks(7, 1));
+        for port in [20, 21, 80, 8080] {
+            assert_eq!(number(&marked, Protocol::TCP, endpoint(1, port)), Some(5), "{port}");
+        }
     }
 
     /// Interfaces are found by number and by device; one that is not served has no device.
