@@ -102,6 +102,20 @@ pub enum Error {
         limit: u32,
     },
 
+    /// A prefix has more ranges than the program compares a packet with.
+    #[error(
+        "{ranges} ranges of ports, protocols and sources concern {prefix}, those of prefixes around it included; \
+         {limit} fit: join ranges, or name fewer sources"
+    )]
+    TooManyRanges {
+        /// The prefix.
+        prefix: String,
+        /// How many it has.
+        ranges: usize,
+        /// How many it may have.
+        limit: usize,
+    },
+
     /// Anything else.
     #[error("cannot {doing}: {reason}; libbpf's own words are logged at level debug")]
     Other {
@@ -161,6 +175,7 @@ mod tests {
             Error::Busy { interface: "eth0".into(), program: "foo".into(), id: 7 },
             Error::NativeRefused { interface: "eth0".into(), reason: io::Error::from_raw_os_error(libc::EINVAL) },
             Error::MapFull { map: "services", limit: 1 },
+            Error::TooManyRanges { prefix: "192.0.2.0/24".into(), ranges: 40, limit: 32 },
         ];
         for error in errors {
             assert!(!error.to_string().contains('\n'), "{error}");

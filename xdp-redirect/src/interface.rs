@@ -24,8 +24,8 @@ const PROGRAM: &str = "xvs_redirect";
 /// Destination MACs that an interface may have: `MACS_MAX` of `bpf/maps.h`.
 pub(crate) const MACS_MAX: usize = 8;
 
-// `struct settings` of `bpf/maps.h`, which is written whole: two words of four bytes, then the MACs.
-const _: () = assert!(size_of::<types::data>() == 8 + 8 * MACS_MAX);
+// `struct settings` of `bpf/maps.h`, which is written whole: four words of four bytes, then the MACs.
+const _: () = assert!(size_of::<types::data>() == 16 + 8 * MACS_MAX);
 
 pub(crate) struct Interface {
     spec: InterfaceSpec,
@@ -35,6 +35,7 @@ pub(crate) struct Interface {
     settings: MapHandle,
     absent: Absent,
     macs: Vec<[u8; 6]>,
+    ranges: bool,
     link: Option<(OwnedFd, Active)>,
 }
 
@@ -59,6 +60,7 @@ impl Interface {
             reuse(&mut open.maps.replies, &shared.replies)?;
             reuse(&mut open.maps.addresses, &shared.addresses)?;
             reuse(&mut open.maps.local, &shared.local)?;
+            reuse(&mut open.maps.ranges, &shared.ranges)?;
         }
         let skeleton = open.load().map_err(load_error)?;
 
@@ -67,6 +69,7 @@ impl Interface {
             replies: MapHandle::try_from(&skeleton.maps.replies).map_err(load_error)?,
             addresses: MapHandle::try_from(&skeleton.maps.addresses).map_err(load_error)?,
             local: MapHandle::try_from(&skeleton.maps.local).map_err(load_error)?,
+            ranges: MapHandle::try_from(&skeleton.maps.ranges).map_err(load_error)?,
         };
         let program = skeleton.progs.xvs_redirect.as_fd().try_clone_to_owned();
         let interface = Interface {
@@ -77,6 +80,7 @@ impl Interface {
             settings: MapHandle::try_from(&skeleton.maps.data).map_err(load_error)?,
             absent,
             macs: Vec::new(),
+            ranges: false,
             link: None,
         };
         interface.write_settings()?;
@@ -109,6 +113,12 @@ impl Interface {
         self.write_settings()
     }
 
+    /// Says whether there are ranges to look for.
+    pub(crate) fn set_ranges(&mut self, ranges: bool) -> Result<(), Error> {
+        self.ranges = ranges;
+        self.write_settings()
+    }
+
     fn write_settings(&self) -> Result<(), Error> {
         let action: u32 = match self.absent {
             Absent::Drop => XDP_DROP,
@@ -117,7 +127,8 @@ impl Interface {
         let mut value = [0; size_of::<types::data>()];
         value[..4].copy_from_slice(&action.to_ne_bytes());
         value[4..8].copy_from_slice(&(self.macs.len() as u32).to_ne_bytes());
-        for (slot, mac) in value[8..].chunks_exact_mut(8).zip(&self.macs) {
+        value[8..12].copy_from_slice(&u32::from(self.ranges).to_ne_bytes());
+        for (slot, mac) in value[16..].chunks_exact_mut(8).zip(&self.macs) {
             slot[..6].copy_from_slice(mac);
         }
         self.settings

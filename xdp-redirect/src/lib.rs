@@ -8,6 +8,7 @@
 //! Redirect          all interfaces, one set of keys                  lib.rs
 //!   Interface       a copy of the program, its sockets, its link     interface.rs
 //!   Steering        which keys, counted; four maps                   steering.rs, key.rs
+//!   Ranges          prefixes and ranges of ports: what no key names  ranges.rs
 //!   Counter         what became of the frames                        counters.rs
 //! ```
 //!
@@ -29,6 +30,7 @@ mod error;
 mod interface;
 mod kernel;
 mod key;
+mod ranges;
 mod steering;
 
 /// Generated from `bpf/redirect.bpf.c`: the object, its maps, and their types as Rust sees them.
@@ -47,6 +49,8 @@ pub use crate::counters::Counter;
 pub use crate::error::Error;
 use crate::interface::Interface;
 pub use crate::key::{Key, Protocol};
+use crate::ranges::Ranges;
+pub use crate::ranges::{Prefix, Range};
 use crate::steering::Steering;
 
 /// How the program is to be attached.
@@ -115,6 +119,7 @@ pub enum Action {
 pub struct Redirect {
     options: Options,
     steering: Steering,
+    ranges: Ranges,
     interfaces: Vec<Interface>,
 }
 
@@ -131,7 +136,8 @@ impl Redirect {
             return Err(Error::other("load the XDP program", "no interface is given: name at least one"));
         };
         let (interface, maps) = Interface::load(first, options.absent, None)?;
-        let mut redirect = Redirect { options: *options, steering: Steering::new(maps), interfaces: vec![interface] };
+        let (steering, ranges) = (Steering::new(maps), Ranges::default());
+        let mut redirect = Redirect { options: *options, steering, ranges, interfaces: vec![interface] };
         for spec in rest {
             redirect.add(spec)?;
         }
@@ -141,7 +147,8 @@ impl Redirect {
     /// Loads the program for one more interface. If one with this index is there already, it is detached and forgotten
     /// first: its registered sockets are gone, but what is steered stays.
     pub fn add(&mut self, spec: &InterfaceSpec) -> Result<(), Error> {
-        let (interface, _) = Interface::load(spec, self.options.absent, Some(&self.steering.maps))?;
+        let (mut interface, _) = Interface::load(spec, self.options.absent, Some(&self.steering.maps))?;
+        interface.set_ranges(!self.ranges.is_empty())?;
         self.remove(spec.ifindex);
         self.interfaces.push(interface);
         Ok(())
@@ -190,6 +197,27 @@ impl Redirect {
     /// Takes back one [`Redirect::steer`]. An unknown key is no error.
     pub fn unsteer(&mut self, key: &Key) -> Result<(), Error> {
         self.steering.unsteer(key)
+    }
+
+    /// Steers these ranges, and no others, on all interfaces: the whole set is replaced. The first range of the list that
+    /// fits a packet decides whether it is steered; so a range that does not steer is an exception of those below it.
+    ///
+    /// Each prefix goes from its old ranges to its new ones in one step; all prefixes together do not. What is steered
+    /// by both sets is steered all the time. When it fails, the old set is in force.
+    pub fn set_ranges(&mut self, ranges: &[Range]) -> Result<(), Error> {
+        let next = Ranges::fold(ranges)?;
+        let map = &self.steering.maps.ranges;
+        let (was_empty, is_empty) = (self.ranges.is_empty(), next.is_empty());
+        self.ranges.replace(map, next)?;
+        if was_empty != is_empty {
+            self.interfaces.iter_mut().try_for_each(|interface| interface.set_ranges(!is_empty))?;
+        }
+        Ok(())
+    }
+
+    /// Would [`Redirect::set_ranges`] take these? It needs no kernel to tell.
+    pub fn check_ranges(ranges: &[Range]) -> Result<(), Error> {
+        Ranges::fold(ranges).map(drop)
     }
 
     /// Changes what becomes of steered frames without a worker, from the next frame on.

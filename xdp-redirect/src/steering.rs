@@ -1,4 +1,4 @@
-//! Which keys the program knows: our counted view of the four maps that all interfaces share.
+//! Which keys the program knows: our counted view of the four maps of keys that all interfaces share.
 //!
 //! Invariant: a key is in the kernel's map if and only if somebody here still wants it, and an address is in
 //! `addresses` if and only if some service, reply or tunnel key has it. When a step fails, the steps before it are undone.
@@ -24,6 +24,7 @@ pub(crate) struct Maps {
     pub(crate) replies: MapHandle,
     pub(crate) addresses: MapHandle,
     pub(crate) local: MapHandle,
+    pub(crate) ranges: MapHandle,
 }
 
 /// A kind of key that has ports, in the order of [`ADDRESS_KINDS`].

@@ -119,6 +119,8 @@ struct {
 struct settings {
 	__u32 absent;        /* what becomes of a steered frame when no worker serves its queue: XDP_DROP or XDP_PASS */
 	__u32 macs;          /* how many of `mac` count; 0: every destination is taken */
+	__u32 ranges;        /* are there any (ranges.h)? If not, none is looked for */
+	__u32 reserved;
 	__u64 mac[MACS_MAX]; /* the six bytes as they stand in the frame, the lowest first, two zero bytes above */
 };
 volatile struct settings settings = { .absent = XDP_DROP };

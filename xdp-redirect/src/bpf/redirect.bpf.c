@@ -12,6 +12,7 @@
  */
 #include "maps.h"
 #include "parse.h"
+#include "ranges.h"
 
 /* No helper used here is reserved to GPL programs, yet a dual licence keeps bpf_printk and friends usable for whoever
  * debugs this, and the kernel's own list of compatible licences knows this string. */
@@ -36,9 +37,12 @@ static __always_inline bool has_address(const struct key *key, __u32 kind)
 	return kinds && *kinds & kind;
 }
 
-static __always_inline bool is_service(const struct key *key, bool without_ports)
+/* Is this one end of a service's connections? `peer` is the other end, the client. */
+static __always_inline bool is_service(const struct key *key, const struct key *peer, bool without_ports)
 {
-	return without_ports ? has_address(key, ADDRESS_SERVICE) : has_key(&services, key);
+	if (without_ports ? has_address(key, ADDRESS_SERVICE) : has_key(&services, key))
+		return true;
+	return settings.ranges && in_ranges(key, peer, without_ports);
 }
 
 static __always_inline bool is_reply(const struct key *key, bool without_ports)
@@ -105,7 +109,8 @@ static __always_inline enum outcome classify_icmp(const struct frame *frame, con
 	if (!has_ports(quoted.source.protocol))
 		return outcome_passed_not_steered;
 
-	if (is_service(&quoted.source, quoted.later_fragment) || is_service(&quoted.destination, quoted.later_fragment))
+	if (is_service(&quoted.source, &quoted.destination, quoted.later_fragment) ||
+	    is_service(&quoted.destination, &quoted.source, quoted.later_fragment))
 		return outcome_redirected_icmp;
 	if (!is_reply(&quoted.destination, quoted.later_fragment))
 		return outcome_passed_not_steered;
@@ -123,7 +128,7 @@ static __always_inline enum outcome classify_transport(const struct frame *frame
 		if (at(frame, packet->payload + header) > frame->end || packet->room < header || !read_ports(frame, packet))
 			return outcome_passed_malformed;
 	}
-	if (is_service(&packet->destination, later))
+	if (is_service(&packet->destination, &packet->source, later))
 		return later ? outcome_redirected_fragment : outcome_redirected_service;
 	if (!is_reply(&packet->source, later))
 		return outcome_passed_not_steered;
