@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::control::protocol::{Assignment, Family, Protocol, ServiceId};
+use crate::control::protocol::{Assignment, Family, MarkRule, Ports, Prefix, Protocol, ServiceId};
 
 /// A layer-4 load balancer: Linux Virtual Server's work, on AF_XDP.
 ///
@@ -33,6 +33,9 @@ pub enum Command {
     Drops(Output),
     /// Tell what would happen to a packet, and why.
     Explain(Explain),
+    /// Tell and change which packets carry which firewall mark, for services of marks (`xvsadm -A -f MARK`).
+    #[command(subcommand)]
+    Mark(Mark),
     /// Read and change the settings that LVS has as net.ipv4.vs.*, and xvs's own.
     #[command(subcommand)]
     Sysctl(Sysctl),
@@ -184,6 +187,64 @@ pub struct Explain {
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+/// `xvs mark`
+///
+/// A new connection has the mark of the first rule that fits it, from the top. A rule whose mark has no service takes
+/// its packets out of the rules below it and steers nothing. Rules of a configuration file are set by `xvs apply`.
+#[derive(Debug, Subcommand)]
+pub enum Mark {
+    /// Tell the rules, in their order, and whether their marks have services.
+    List(Output),
+    /// Add a rule, behind all others.
+    Add {
+        /// The rule.
+        #[command(flatten)]
+        rule: Rule,
+        /// Before all others instead, so that it counts first.
+        #[arg(long)]
+        first: bool,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Delete a rule; its connections stay.
+    Delete {
+        /// The rule.
+        #[command(flatten)]
+        rule: Rule,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// A rule for a mark.
+#[derive(Debug, Args)]
+pub struct Rule {
+    /// The mark, 1 to 4294967295.
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    pub mark: u32,
+    /// Where the packets go: a prefix, as in 192.0.2.0/24, or an address.
+    #[arg(long, value_name = "PREFIX")]
+    pub to: Prefix,
+    /// tcp, udp or sctp; each of them without.
+    #[arg(long, value_parser = protocol)]
+    pub protocol: Option<Protocol>,
+    /// Destination ports, as in 80,443,8000-8100; every port without.
+    #[arg(long, value_name = "LIST")]
+    pub ports: Option<Ports>,
+    /// Where the packets come from; anywhere without.
+    #[arg(long, value_name = "PREFIX")]
+    pub from: Option<Prefix>,
+}
+
+impl From<Rule> for MarkRule {
+    fn from(rule: Rule) -> Self {
+        let Rule { mark, to: destination, protocol, ports, from: source } = rule;
+        MarkRule { mark, destination, source, protocol, ports }
+    }
 }
 
 /// `xvs replay`

@@ -8,7 +8,7 @@ use clap::Parser;
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
-use xvs::cli::{Cli, Command, Log, Sysctl, Timeouts};
+use xvs::cli::{Cli, Command, Log, Mark, Sysctl, Timeouts};
 use xvs::config::Desired;
 use xvs::control::client::{self, Client, ClientError};
 use xvs::control::protocol::{Action, Answer, Standing};
@@ -91,6 +91,18 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
                 _ => None,
             })
         }
+        Command::Mark(mark) => {
+            let (action, json) = match mark {
+                Mark::List(output) => (Action::Marks, output.json),
+                Mark::Add { rule, first, json } => (Action::AddMark { rule: rule.into(), first }, json),
+                Mark::Delete { rule, json } => (Action::DeleteMark(rule.into()), json),
+            };
+            ask(control, action, json, |answer| match answer {
+                Answer::Marks(marks) => Some(render::marks(marks)),
+                Answer::Done => Some(String::new()),
+                _ => None,
+            })
+        }
         Command::Sysctl(command) => sysctl(control, command),
         Command::Timeouts(options) => timeouts(control, options),
         Command::Check { file, json } => check(&file, json),
@@ -120,7 +132,7 @@ fn failure(error: run::RunError) -> Failure {
 fn validate(file: &Path, text: &str) -> Result<Desired, Failure> {
     let desired = Desired::read(text, &file.to_string_lossy(), Builtin::NAMES);
     let desired = desired.map_err(|problems| failure(problems.into()))?;
-    let refusals = supported::refusals(desired.services());
+    let refusals = supported::refusals(desired.marks(), desired.services());
     if refusals.is_empty() {
         note(desired.notes().iter().map(ToString::to_string));
         return Ok(desired);

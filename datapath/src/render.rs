@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::config::rules;
-use crate::control::protocol::{Counter, Drop, SettingState, Standing, Status, TimeoutSet};
+use crate::control::protocol::{Counter, Drop, MarkView, SettingState, Standing, Status, TimeoutSet};
 
 /// `xvs status`
 pub fn status(status: &Status) -> String {
@@ -140,6 +140,36 @@ pub fn timeouts(sets: &[TimeoutSet]) -> String {
             };
             let _ = writeln!(text, "  {:<18} {:>7} s{mark}", timeout.state, timeout.seconds);
         }
+    }
+    text
+}
+
+/// `xvs mark list`
+pub fn marks(marks: &[MarkView]) -> String {
+    if marks.is_empty() {
+        return "no rules for marks; `xvs mark add` and [[mark]] in the configuration make some\n".to_owned();
+    }
+    let rows = marks.iter().enumerate().map(|(number, MarkView { rule, served })| {
+        let text = |value: Option<String>, none: &str| value.unwrap_or_else(|| none.to_owned());
+        [
+            (number + 1).to_string(),
+            rule.mark.to_string(),
+            rule.destination.to_string(),
+            text(rule.protocol.map(|protocol| protocol.name().to_owned()), "any"),
+            text(rule.ports.as_ref().map(ToString::to_string), "all"),
+            text(rule.source.map(|source| source.to_string()), "anywhere"),
+            if *served { "served" } else { "no service" }.to_owned(),
+        ]
+    });
+    let head = ["rule", "mark", "to", "protocol", "ports", "from", "service"].map(str::to_owned);
+    let rows: Vec<[String; 7]> = std::iter::once(head).chain(rows).collect();
+    let mut text = String::new();
+    for row in &rows {
+        let cells = row.iter().enumerate().map(|(column, cell)| {
+            let width = rows.iter().map(|row| row[column].len()).max().unwrap_or_default();
+            format!("{cell:<width$}")
+        });
+        let _ = writeln!(text, "{}", cells.collect::<Vec<_>>().join("  ").trim_end());
     }
     text
 }

@@ -21,6 +21,7 @@ use xvs_engine::engine::{Engine, Shared, Sizes, Verdict};
 use xvs_engine::flow::{Address, Family, Flow, HashKey};
 use xvs_engine::forward::cut::Cut;
 use xvs_engine::hop::{Interface, InterfaceId, Port, Tagging};
+use xvs_engine::mark::Marks;
 use xvs_engine::real::{Path, RealId};
 use xvs_engine::route::{Route, Routes, Target};
 use xvs_engine::sched::Builtin;
@@ -29,7 +30,7 @@ use xvs_engine::snapshot::Snapshot;
 use xvs_engine::time::Now;
 use xvs_engine::wire::{Mac, Packet, Tags};
 use xvs_engine::worker::FRAGMENT_WAIT_MS;
-use xvs_redirect::Key;
+use xvs_redirect::{Key, Range};
 
 use crate::cli::Replay;
 use crate::config::{Desired, Problem, desired};
@@ -259,13 +260,17 @@ struct Surroundings<'a> {
 }
 
 impl Outside for Surroundings<'_> {
-    fn publish(&mut self, _services: &[Arc<Service>]) {}
+    fn publish(&mut self, _services: &[Arc<Service>], _marks: &Arc<Marks>) {}
 
     fn steer(&mut self, _key: &Key) -> Result<(), Refusal> {
         Ok(())
     }
 
     fn unsteer(&mut self, _key: &Key) {}
+
+    fn ranges(&mut self, _ranges: &[Range]) -> Result<(), Refusal> {
+        Ok(())
+    }
 
     fn route(&mut self, real: RealId, server: IpAddr) {
         let family = Address::from(server).family();
@@ -282,7 +287,7 @@ impl Outside for Surroundings<'_> {
 
 /// An engine with the configuration's rules in force.
 fn engine(desired: &Desired) -> Result<(Engine, Arc<Shared>), ReplayError> {
-    let refusals = supported::refusals(desired.services());
+    let refusals = supported::refusals(desired.marks(), desired.services());
     if !refusals.is_empty() {
         let lines: Vec<String> = refusals.into_iter().map(|refusal| refusal.message).collect();
         return Err(RunError::Refused(lines.join("\n")).into());
@@ -299,6 +304,7 @@ fn engine(desired: &Desired) -> Result<(Engine, Arc<Shared>), ReplayError> {
     let mac = gateway.map_or(GATEWAY_MAC, |gateway| gateway.mac.0);
     let mut outside = Surroundings { shared: &shared, mac };
     let refused = |refusal: Refusal| RunError::Refused(refusal.message);
+    book.replace_marks(desired.marks().to_vec()).map_err(refused)?;
     for state in desired.services() {
         book.open_service(state.spec.clone()).map_err(refused)?;
         book.set_timeouts(&state.spec.id, &state.timeouts, true).map_err(refused)?;
@@ -335,8 +341,8 @@ fn engine(desired: &Desired) -> Result<(Engine, Arc<Shared>), ReplayError> {
         },
     };
     let routes = Routes::new([default(Family::Inet), default(Family::Inet6)]);
-    let snapshot = Arc::new(Snapshot::new(1, &book.services(), vec![interface], routes));
-    Ok((Engine::new(shared.clone(), snapshot, counters, 0, 1), shared))
+    let snapshot = Snapshot::new(1, &book.services(), vec![interface], routes).with_marks(book.marks().clone());
+    Ok((Engine::new(shared.clone(), Arc::new(snapshot), counters, 0, 1), shared))
 }
 
 /// A name for the one next hop in the table of next hops.

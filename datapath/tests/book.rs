@@ -81,7 +81,7 @@ fn every_mistake_has_its_kind() {
         (add_service(WEB), ServiceExists),
         (with(|spec| spec.scheduler = "best".into()), NoSuchScheduler),
         (with(|spec| spec.one_packet = true), Invalid),
-        (with(|spec| spec.id = ServiceId::Mark { mark: 1, family: xvs::control::protocol::Family::Inet }), Unsupported),
+        (with(|spec| spec.id = ServiceId::Mark { mark: 0, family: xvs::control::protocol::Family::Inet }), Invalid),
         (Action::EditService(service(MAIL)), NoSuchService),
         (delete_service(MAIL), NoSuchService),
         (Action::Zero(Some(nobody)), NoSuchService),

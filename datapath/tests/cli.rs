@@ -97,6 +97,9 @@ fn every_failure_has_a_code_and_a_cure() {
             ask(&["sysctl", "set", "drop_entry=1"]),
             ask(&["explain", "tcp", "198.51.100.7:1", "192.0.2.1:80"]),
             ask(&["apply", &good]),
+            ask(&["mark", "list"]),
+            ask(&["mark", "add", "1", "--to", "192.0.2.0/24", "--ports", "80,443", "--from", "10.0.0.0/8", "--first"]),
+            ask(&["mark", "delete", "4294967295", "--to", "2001:db8::1", "--protocol", "sctp", "--json"]),
             ask(&["status", "--control", &socket]),
         ],
     );
@@ -139,6 +142,11 @@ fn every_failure_has_a_code_and_a_cure() {
             ask(&["explain", "icmp", "198.51.100.7:1", "192.0.2.1:80"]),
             ask(&["explain", "tcp", "198.51.100.7", "192.0.2.1:80"]),
             ask(&["run", "--log", "loud"]),
+            ask(&["mark", "add", "1"]),
+            ask(&["mark", "add", "0", "--to", "192.0.2.0/24"]),
+            ask(&["mark", "add", "1", "--to", "192.0.2.1/24"]),
+            ask(&["mark", "add", "1", "--to", "192.0.2.0/24", "--ports", "http"]),
+            ask(&["mark", "delete", "1", "--to", "192.0.2.0/24", "--protocol", "icmp"]),
         ],
     );
     let mut codes = BTreeMap::new();
@@ -160,6 +168,11 @@ fn every_failure_has_a_code_and_a_cure() {
     assert!(documents[0].1.contains("bad.toml:2:"), "the place: {}", documents[0].1);
     assert!(documents[3].1.contains("--interface"), "{}", documents[3].1);
     assert!(kinds["the command line is wrong"][2].1.contains("'status'"), "what was meant: {kinds:#?}");
+    let usage = &kinds["the command line is wrong"];
+    let said = |word: &str| usage.iter().any(|(_, line)| line.contains(word));
+    for word in ["--to", "1..", "192.0.2.0/24 would be right", "80,443,8000-8100", "tcp, udp or sctp"] {
+        assert!(said(word), "{word:?} in: {usage:#?}");
+    }
     assert_eq!(fs::read_to_string(&precious).expect("still there"), "text");
 }
 
@@ -219,31 +232,40 @@ fn check_tells_all_problems() {
     assert_eq!(stderr.matches("not served").count(), 2, "{stderr}");
 }
 
+/// Asks a command for help: every option must be explained.
+fn explains(command: &[&str]) {
+    let output = xvs(&[command, &["--help"]].concat());
+    assert!(output.status.success(), "{command:?}");
+    let help = text(&output.stdout);
+    let mut lines = help.lines().peekable();
+    while let Some(line) = lines.next() {
+        let option = line.trim_start();
+        if !(line.starts_with("  ") && (option.starts_with('-') || option.starts_with('<'))) {
+            continue;
+        }
+        let words = option.split("  ").filter(|part| !part.trim().is_empty()).count();
+        let below = lines.peek().is_some_and(|next| next.starts_with("          "));
+        assert!(words > 1 || below, "{command:?} explains {option:?}: {help}");
+    }
+}
+
 /// Guards the help: every command and every option explains itself, and asking for help is no failure.
 #[test]
 fn help_is_complete() {
     let top = xvs(&["--help"]);
     assert!(top.status.success() && top.stderr.is_empty());
     let top = text(&top.stdout);
-    for command in ["run", "status", "drops", "explain", "sysctl", "timeouts", "check", "apply", "replay"] {
+    let commands = ["run", "status", "drops", "explain", "mark", "sysctl", "timeouts", "check", "apply", "replay"];
+    for command in commands {
         let line = top
             .lines()
             .find(|line| line.trim_start().starts_with(command))
             .unwrap_or_else(|| panic!("{command}: {top}"));
         assert!(line.trim().len() > command.len() + 15, "{command} is explained: {line}");
-        let output = xvs(&[command, "--help"]);
-        assert!(output.status.success(), "{command}");
-        let help = text(&output.stdout);
-        let mut lines = help.lines().peekable();
-        while let Some(line) = lines.next() {
-            let option = line.trim_start();
-            if !(line.starts_with("  ") && (option.starts_with('-') || option.starts_with('<'))) {
-                continue;
-            }
-            let words = option.split("  ").filter(|part| !part.trim().is_empty()).count();
-            let below = lines.peek().is_some_and(|next| next.starts_with("          "));
-            assert!(words > 1 || below, "{command} explains {option:?}: {help}");
-        }
+        explains(&[command]);
+    }
+    for command in ["list", "add", "delete"] {
+        explains(&["mark", command]);
     }
     let version = xvs(&["--version"]);
     assert!(version.status.success() && text(&version.stdout).starts_with("xvs "));

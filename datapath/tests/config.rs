@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use xvs::config::desired::SCHEDULER;
 use xvs::config::document::{AbsentWorker, Compat, Demand, InterfaceTable, Kernel, XdpMode};
-use xvs::config::plan::{diff_settings, diff_timeouts, needs_restart};
+use xvs::config::plan::{diff_marks, diff_settings, diff_timeouts, needs_restart};
 use xvs::config::render::render;
 use xvs::config::rules::{check_server, check_service};
 use xvs::config::settings::{Gateway, Mac};
@@ -65,6 +65,17 @@ vlan = 100
 
 [[interface]]
 name = "eth1"
+
+[[mark]]
+mark = 7
+destination = "2001:db8:1::/48"
+source = "2001:db8::/32"
+protocol = "tcp"
+ports = "443, 8000-8100,80"
+
+[[mark]]
+mark = 8
+destination = "192.0.2.20"
 
 [[service]]
 protocol = "udp"
@@ -137,6 +148,12 @@ fn every_key_counts() {
     assert_eq!((second.name.as_str(), second.queues, second.zero_copy), ("eth1", None, Demand::Auto));
     assert_eq!(second.gateway, None);
 
+    let rules: Vec<String> = desired.marks().iter().map(ToString::to_string).collect();
+    assert_eq!(
+        rules,
+        ["mark 7 to 2001:db8:1::/48 protocol tcp ports 80,443,8000-8100 from 2001:db8::/32", "mark 8 to 192.0.2.20/32",]
+    );
+
     let [udp, mark] = desired.services() else { panic!("two services") };
     let id = ServiceId::Address { protocol: Protocol::Udp, address: "192.0.2.10:53".parse().unwrap() };
     assert_eq!(
@@ -190,7 +207,7 @@ fn nothing_is_required() {
     assert_eq!((frames.size, frames.count, frames.batch), (2048, 4096, 64));
     assert_eq!((frames.rx_ring, frames.tx_ring, frames.fill_ring, frames.completion_ring), (2048, 2048, 2048, 2048));
     assert_eq!((frames.huge_pages, frames.busy_poll, frames.busy_poll_budget), (Demand::Auto, false, 64));
-    assert!(desired.interfaces().is_empty() && desired.services().is_empty());
+    assert!(desired.interfaces().is_empty() && desired.services().is_empty() && desired.marks().is_empty());
 }
 
 /// A service with one server, each with these further lines.
@@ -209,10 +226,10 @@ fn mistakes_and_what_is_said_about_them() {
         ("[director\n".into(), &["line 1, column 10: not TOML: unclosed table, expected `]`"]),
         ("[director]\ncontrol = /run/x\n".into(), &["line 2, column 11: not TOML: a value is missing, or it is text without double quotes"]),
         ("[timeouts]\ntcp 900".into(), &["line 2, column 5: not TOML: a key is followed by = and a value"]),
-        ("[frames]\nsize = 2048\nsize = 4096".into(), &["line 3, column 1: not TOML: this key or table stands a second time; [[interface]], [[service]] and [[service.server]] repeat in double brackets"]),
+        ("[frames]\nsize = 2048\nsize = 4096".into(), &["line 3, column 1: not TOML: this key or table stands a second time; [[interface]], [[mark]], [[service]] and [[service.server]] repeat in double brackets"]),
         ("[frames]\nx = 192.0.2.1\n".into(), &["line 2, column 10: not TOML: this is no number; text and addresses stand in double quotes"]),
         // Names of tables and keys.
-        ("[fraems]\n".into(), &[r#"line 1, column 2: fraems: unknown table (did you mean "frames"?); known here: director, connections, timeouts, sysctl, frames, interface, service"#]),
+        ("[fraems]\n".into(), &[r#"line 1, column 2: fraems: unknown table (did you mean "frames"?); known here: director, connections, timeouts, sysctl, frames, interface, mark, service"#]),
         ("[director]\nvip-interface = \"eth0\"\nweight = 1".into(), &[r#"line 2, column 1: director.vip-interface: unknown key (did you mean "vip_interface"?); known here: control, own_vips, vip_interface, absent_worker, xdp_mode, compat, kernel, pin, cpus"#, "line 3, column 1: director.weight: unknown key (it belongs to [[service.server]]); known here: control, own_vips, vip_interface, absent_worker, xdp_mode, compat, kernel, pin, cpus"]),
         (s("wieght = 3"), &[r#"line 6, column 1: service[0].server[0].wieght: unknown key (did you mean "weight"?); known here: address, method, weight, upper, lower, tunnel, tunnel_port, tunnel_checksum"#]),
         ("[[frames]]\n".into(), &["line 1, column 3: frames: there is one such table: write [frames] in single brackets"]),
@@ -251,6 +268,14 @@ fn mistakes_and_what_is_said_about_them() {
         ("[[interface]]\nname = \"eth0\"\ngateway_mac = \"01:00:5e:00:00:01\"".into(), &["line 3, column 1: interface[0].gateway_mac: 01:00:5e:00:00:01 is a group address: a next hop has a unicast one (first byte even)"]),
         ("[[interface]]\nname = \"eth0\"\ngateway_mac = \"00:00:00:00:00:00\"".into(), &["line 3, column 1: interface[0].gateway_mac: 00:00:00:00:00:00 is nobody's address"]),
         ("[[interface]]\nname = \"eth0\"\ngateway_mac = \"2:0:0:0:0:1\"".into(), &[r#"line 3, column 1: interface[0].gateway_mac: "2:0:0:0:0:1" is not a MAC address: write six bytes as in 02:00:00:00:00:01"#]),
+        // Rules for marks.
+        ("mark = 1".into(), &["line 1, column 1: mark: there may be several: write [[mark]] in double brackets, once for each"]),
+        ("[[mark]]\n".into(), &["line 1, column 1: mark[0].mark: missing: which mark? as in mark = 1", r#"line 1, column 1: mark[0].destination: missing: packets to where, as in "192.0.2.0/24"?"#]),
+        ("[[mark]]\nmark = 0\ndestination = \"192.0.2.1\"\nsource = \"2001:db8::/32\"".into(), &["line 2, column 1: mark[0].mark: mark 0 is the mark of unmarked packets: use 1 or more", "line 4, column 1: mark[0].source: source and destination are of different address families: no packet has both"]),
+        ("[[mark]]\nmark = 4294967296\ndestination = \"192.0.2.1/24\"\nsource = \"here\"\nports = \"80,0\"\nprotocol = \"icmp\"\nport = 80".into(), &[r#"line 6, column 12: mark[0].protocol: "icmp" is not "tcp", "udp" or "sctp""#, r#"line 7, column 1: mark[0].port: unknown key (did you mean "ports"?); known here: mark, destination, source, protocol, ports"#]),
+        ("[[mark]]\nmark = 4294967296\ndestination = \"192.0.2.1/24\"\nsource = \"here\"\nports = \"80,0\"".into(), &["line 2, column 1: mark[0].mark: 4294967296 is out of range: 1 to 4294967295", r#"line 3, column 1: mark[0].destination: "192.0.2.1/24": it has bits beyond its length: 192.0.2.0/24 would be right"#, r#"line 4, column 1: mark[0].source: "here": it is no prefix: write it in figures, as in 192.0.2.0/24 or 2001:db8::/64"#, r#"line 5, column 1: mark[0].ports: "80,0": they are no ports: write numbers from 1 to 65535, as in 80,443,8000-8100"#]),
+        // A rule that is not understood does not shift the numbers of those behind it.
+        ("[[mark]]\n[[mark]]\nmark = 1\ndestination = \"192.0.2.1\"\n[[mark]]\nmark = 2\ndestination = \"192.0.2.1/32\"".into(), &["line 1, column 1: mark[0].mark: missing: which mark? as in mark = 1", r#"line 1, column 1: mark[0].destination: missing: packets to where, as in "192.0.2.0/24"?"#, "line 7, column 1: mark[2].destination: the same packets have mark 1 already: two rules for them can not both count"]),
         // Keys of services.
         ("[[service]]".into(), &[r#"line 1, column 1: service[0].address: missing: which address, as in "192.0.2.10:80"? Or which firewall mark?"#]),
         ("[[service]]\naddress = \"192.0.2.1:80\"\nmark = 1".into(), &["line 3, column 1: service[0].mark: a service has an address or a mark, not both"]),
@@ -419,6 +444,7 @@ fn all_problems_come_at_once() {
         "connections.capacity",
         "frames.rx_ring",
         "interface[0].vlan",
+        "mark[0].mark",
         "service[0].server[0].weight",
         "service[1].mark",
         "service[1].server[0].address",
@@ -590,6 +616,45 @@ fn a_plan_reads_well() {
     assert_eq!(diff_timeouts(&current, &before), None);
     assert_eq!(needs_restart(&before, &after), Vec::<&str>::new());
     assert_eq!(needs_restart(&before, &read("[frames]\nbatch = 32").unwrap()), ["frames"]);
+}
+
+/// Rules for marks are a list whose order counts: the plan replaces it whole, and tells what that comes to.
+#[test]
+fn a_plan_for_marks_reads_well() {
+    let rule = |mark: u32, to: &str| format!("[[mark]]\nmark = {mark}\ndestination = \"{to}\"\n");
+    let (one, two, three) = (rule(1, "192.0.2.1"), rule(2, "192.0.2.0/24"), rule(3, "2001:db8::/64"));
+    let before = read(&format!("{one}{two}")).unwrap();
+    let told = |text: String| {
+        let after = read(&text).unwrap();
+        let step = diff_marks(before.marks(), &after)?;
+        assert_eq!(step.action, Action::ReplaceMarks(after.marks().to_vec()));
+        Some(step.sentence)
+    };
+    assert_eq!(told(format!("{one}{two}")), None);
+    for (text, sentence) in [
+        (format!("{two}{three}"), "add mark 3 to 2001:db8::/64, remove mark 1 to 192.0.2.1/32"),
+        (String::new(), "remove mark 1 to 192.0.2.1/32, remove mark 2 to 192.0.2.0/24"),
+        (format!("{two}{one}"), "order them as in the file"),
+        (format!("{two}{three}{one}"), "add mark 3 to 2001:db8::/64, order them as in the file"),
+        (format!("{three}{one}{two}"), "add mark 3 to 2001:db8::/64"),
+    ] {
+        assert_eq!(told(text), Some(format!("Change the rules for marks: {sentence}.")));
+    }
+}
+
+/// More ranges than one prefix has room for are told before anything is asked of a director.
+#[test]
+fn too_many_ranges_are_found_in_the_file() {
+    let ports: Vec<String> = (0..40).map(|n| (1000 + 2 * n).to_string()).collect();
+    let rule = format!("[[mark]]\nmark = 1\ndestination = \"192.0.2.0/24\"\nports = \"{}\"\n", ports.join(","));
+    let refusals = |text: &str| {
+        let desired = read(text).unwrap();
+        xvs::control::supported::refusals(desired.marks(), desired.services())
+    };
+    assert!(refusals(&rule).is_empty(), "nobody has the mark: nothing is steered");
+    let refused = refusals(&format!("{rule}[[service]]\nmark = 1\n"));
+    assert!(refused.len() == 1 && refused[0].kind == RefusalKind::Limit, "{refused:?}");
+    assert!(refused[0].message.contains("192.0.2.0/24") && refused[0].message.contains("32 fit"), "{refused:?}");
 }
 
 /// A listing has the newest server first. Taken as a file's order it would turn the list around at each save and load,

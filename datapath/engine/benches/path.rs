@@ -18,6 +18,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use xvs_engine::conn::{Flags, NewConn, Status, Table};
 use xvs_engine::engine::Verdict;
 use xvs_engine::flow::{Address, Endpoint, Flow, HashKey, Protocol};
+use xvs_engine::mark::{Marks, Prefix, Rule};
 use xvs_engine::real::{Method, Path, RealId};
 use xvs_engine::rings::memory::HEADROOM;
 use xvs_engine::time::Now;
@@ -195,6 +196,29 @@ fn schedule(criterion: &mut Criterion) {
 }
 
 /// A breath of a full batch; the time is that of a packet.
+/// The mark of a new connection among a thousand rules: each for an address of its own, or each for a port of the one
+/// address that is asked for.
+fn mark(criterion: &mut Criterion) {
+    let rule = |number: u32, last: u8, port: u16| Rule {
+        mark: number + 1,
+        destination: Prefix::new(Address::v4([192, 0, (number >> 8) as u8, last]), 32),
+        source: None,
+        protocol: None,
+        ports: vec![(port, port)],
+    };
+    let apart: Vec<Rule> = (0..1000).map(|number| rule(number, number as u8, 80)).collect();
+    let together: Vec<Rule> = (0..1000).map(|number| rule(0, 0, 80 + number)).collect();
+    let mut group = criterion.benchmark_group("mark");
+    for (name, rules, port) in [("addresses", apart, 80), ("ports", together, 1079)] {
+        let marks = Marks::new(rules);
+        let src = Endpoint::new(Address::v4([198, 51, 100, 7]), 40000);
+        let dst = Endpoint::new(Address::v4([192, 0, 0, 0]), port);
+        let flow = Flow { protocol: Protocol::TCP, src, dst };
+        assert_eq!(marks.of(&flow), 1);
+        group.bench_function(name, |bencher| bencher.iter(|| marks.of(black_box(&flow))));
+    }
+}
+
 fn step(criterion: &mut Criterion) {
     const BATCH: usize = 64;
     let site = Site::with_service(Method::Dr, 80);
@@ -227,5 +251,5 @@ fn config() -> Criterion {
     Criterion::default().sample_size(20).warm_up_time(second / 2).measurement_time(second).without_plots()
 }
 
-criterion_group! { name = benches; config = config(); targets = parse, lookup, hits, misses, schedule, step }
+criterion_group! { name = benches; config = config(); targets = parse, lookup, hits, misses, schedule, mark, step }
 criterion_main!(benches);

@@ -28,6 +28,16 @@ impl Prefix {
         Prefix { address: address.masked(length), length }
     }
 
+    /// The first address.
+    pub fn address(&self) -> Address {
+        self.address
+    }
+
+    /// How many bits count.
+    pub fn length(&self) -> u8 {
+        self.length
+    }
+
     /// Does it hold this address? One of the other family never.
     pub fn holds(&self, address: Address) -> bool {
         self.address.family() == address.family() && address.masked(self.length) == self.address

@@ -3,7 +3,6 @@
 mod common;
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use common::packet::*;
 use common::site::*;
@@ -107,30 +106,4 @@ fn explain_tells_the_mark_and_its_rule() {
     assert!(text.contains("mark: none; there are rules for its destination"), "{text}");
     let rules = mark(&mut site, Vec::new());
     assert!(!told(&site, &rules, 80).contains("mark"), "nothing is told of marks where there are none");
-}
-
-/// Guards new connections against many rules: a thousand for as many addresses cost no more than a few, and a thousand
-/// for one address cost microseconds. Prints what they cost (`--release` for good figures).
-#[test]
-fn a_thousand_rules_are_quick() {
-    let many = (0..1000u32).map(|n| {
-        let destination = Prefix::new(xvs_engine::flow::Address::v4([192, 0, (n >> 8) as u8, n as u8]), 32);
-        Rule { mark: n + 1, destination, source: None, protocol: None, ports: Vec::new() }
-    });
-    let one = (0..1000u16).map(|n| rule(n.into(), "192.0.2.1", 32, &[(n, n)]));
-    for (name, marks) in
-        [("a thousand addresses", Marks::new(many.collect())), ("one address", Marks::new(one.collect()))]
-    {
-        let mut worst = 0;
-        let begun = Instant::now();
-        const ROUNDS: u32 = 2000;
-        for round in 0..ROUNDS {
-            let dst = Endpoint::new(address("192.0.2.1"), 1000 + (round % 7) as u16);
-            let flow = Flow { protocol: Protocol::TCP, src: Endpoint::new(address("198.51.100.7"), 1), dst };
-            worst = worst.max(marks.of(&flow));
-        }
-        let each = begun.elapsed() / ROUNDS;
-        println!("{name}: {each:?} a look-up, mark {worst}");
-        assert!(each.as_micros() < 500, "{name}: {each:?}");
-    }
 }

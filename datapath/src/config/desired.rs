@@ -11,11 +11,12 @@ use std::net::{IpAddr, SocketAddr};
 use super::document::{
     Document, InterfaceTable, MethodName, Netmask, ServerTable, ServiceTable, SettingLine, TunnelName,
 };
+use super::marks;
 use super::problem::{Problem, Problems, quote};
 use super::rules::{self, THRESHOLD_MAX, TIMEOUT_MAX_S};
 use super::settings::{self, DirectorSettings, FrameSettings, InterfaceSettings};
 use crate::control::protocol::{
-    self, ByState, Family, Mask, Method, Persistence, Protocol, SchedFlags, ServerSpec, Service, ServiceId,
+    self, ByState, Family, MarkRule, Mask, Method, Persistence, Protocol, SchedFlags, ServerSpec, Service, ServiceId,
     ServiceSpec, Tunnel,
 };
 use crate::control::sysctl::{Settings, Wish};
@@ -52,6 +53,7 @@ pub struct Desired {
     wishes: Vec<Wish>,
     frames: FrameSettings,
     interfaces: Vec<InterfaceSettings>,
+    marks: Vec<MarkRule>,
     services: Vec<ServiceState>,
     notes: Vec<Problem>,
 }
@@ -69,6 +71,7 @@ impl Desired {
             wishes: read_settings(&document.sysctl, &mut problems),
             frames: FrameSettings::read(&document.frames, &mut problems),
             interfaces: read_interfaces(&document.interface, &mut problems),
+            marks: marks::read(&document.mark, &mut problems),
             services: read_services(&document.service, schedulers, &mut problems),
             notes: Vec::new(),
         };
@@ -121,6 +124,11 @@ impl Desired {
     /// The interfaces, in the file's order; no name twice.
     pub fn interfaces(&self) -> &[InterfaceSettings] {
         &self.interfaces
+    }
+
+    /// The rules for marks, in the file's order; of two for the same packets there is one.
+    pub fn marks(&self) -> &[MarkRule] {
+        &self.marks
     }
 
     /// The services, in the file's order; no key twice.

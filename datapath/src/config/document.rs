@@ -39,6 +39,9 @@ pub struct Document {
     /// `[[interface]]`
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub interface: Vec<InterfaceTable>,
+    /// `[[mark]]`
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mark: Vec<MarkTable>,
     /// `[[service]]`
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub service: Vec<ServiceTable>,
@@ -144,6 +147,27 @@ pub struct InterfaceTable {
     /// VLAN to write towards `gateway_mac`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vlan: Option<i64>,
+}
+
+/// `[[mark]]`: a rule that marks new connections, for mark services.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MarkTable {
+    /// The mark. Required.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mark: Option<i64>,
+    /// Prefix or address that the packets go to. Required.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub destination: Option<String>,
+    /// Prefix or address that they come from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// Transport protocol.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<Protocol>,
+    /// Destination ports.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ports: Option<String>,
 }
 
 /// `[[service]]`: a virtual service.

@@ -14,6 +14,7 @@
 
 pub mod desired;
 pub mod document;
+mod marks;
 pub mod plan;
 pub mod problem;
 mod reader;

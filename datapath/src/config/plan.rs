@@ -16,7 +16,8 @@ use std::net::SocketAddr;
 use super::desired::{Desired, ServiceState};
 use super::rules::{describe, flag_names, method_name};
 use crate::control::protocol::{
-    Action, ByState, Method, Persistence, ServerSpec, ServiceId, ServiceSpec, StateTimeout, Tunnel, TunnelChecksum,
+    Action, ByState, MarkRule, Method, Persistence, ServerSpec, ServiceId, ServiceSpec, StateTimeout, Tunnel,
+    TunnelChecksum,
 };
 use crate::control::sysctl::Settings;
 
@@ -73,6 +74,27 @@ pub fn diff(current: &[ServiceState], next: &Desired) -> Plan {
         }
     }
     plan
+}
+
+/// The step that makes the rules for marks what `next` says, if they are not. It belongs in front of those of [`diff`]:
+/// it comes into force together with the services that those add.
+pub fn diff_marks(current: &[MarkRule], next: &Desired) -> Option<Step> {
+    let wanted = next.marks();
+    if current == wanted {
+        return None;
+    }
+    let (old, new): (HashSet<&MarkRule>, HashSet<&MarkRule>) = (current.iter().collect(), wanted.iter().collect());
+    let added = wanted.iter().filter(|rule| !old.contains(rule)).map(|rule| format!("add {rule}"));
+    let removed = current.iter().filter(|rule| !new.contains(rule)).map(|rule| format!("remove {rule}"));
+    let mut changes: Vec<String> = added.chain(removed).collect();
+    let kept = |rules: &[MarkRule], other: &HashSet<&MarkRule>| -> Vec<MarkRule> {
+        rules.iter().filter(|rule| other.contains(rule)).cloned().collect()
+    };
+    if kept(current, &new) != kept(wanted, &old) || changes.is_empty() {
+        changes.push("order them as in the file".to_owned());
+    }
+    let sentence = format!("Change the rules for marks: {}.", changes.join(", "));
+    Some(Step { action: Action::ReplaceMarks(wanted.to_vec()), sentence })
 }
 
 /// The step that sets the director's timeouts, if `next` wants others than those in force.

@@ -17,8 +17,8 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue, Deserializer};
 
 use super::document::{
-    ConnectionsTable, DirectorTable, Document, FramesTable, InterfaceTable, NETMASK, ServerTable, ServiceTable,
-    SettingLine,
+    ConnectionsTable, DirectorTable, Document, FramesTable, InterfaceTable, MarkTable, NETMASK, ServerTable,
+    ServiceTable, SettingLine,
 };
 use super::problem::{PROBLEMS_MAX, Problem, Problems, Source, did_you_mean, either, quote};
 use crate::control::timeouts;
@@ -108,6 +108,7 @@ impl<'t> Reader<'t> {
             sysctl: self.settings(&mut root),
             frames: self.section("frames", &mut root),
             interface: self.list("", "interface", &mut root, |reader, path, table| reader.table(path, table)),
+            mark: self.list("", "mark", &mut root, |reader, path, table| reader.table(path, table)),
             service: self.list("", "service", &mut root, Self::service),
             source: Source::default(),
         }
@@ -298,6 +299,7 @@ fn elsewhere(key: &str) -> String {
         ("[timeouts]", timeouts::names()),
         ("[frames]", keys_of::<FramesTable>()),
         ("[[interface]]", keys_of::<InterfaceTable>()),
+        ("[[mark]]", keys_of::<MarkTable>()),
         ("[[service]]", keys_of::<ServiceTable>()),
         ("[[service.server]]", keys_of::<ServerTable>()),
     ];
@@ -373,8 +375,8 @@ fn syntax(message: &str) -> String {
         m if m.starts_with("invalid float") => "this is no number; text and addresses stand in double quotes",
         m if m.starts_with("key with no value") => "a key is followed by = and a value",
         "duplicate key" => {
-            "this key or table stands a second time; [[interface]], [[service]] and [[service.server]] \
-                            repeat in double brackets"
+            "this key or table stands a second time; [[interface]], [[mark]], [[service]] and \
+                            [[service.server]] repeat in double brackets"
         }
         _ => return format!("not TOML: {message}"),
     };

@@ -10,12 +10,13 @@
 //! a command line can get wrong (`desired.rs`, the ipvsadm grammar). Deliberately without a rule: a NAT server on port
 //! 0 of a service with a port, which IPVS takes.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use super::problem::{did_you_mean, quote};
 use crate::control::protocol::{
-    Family, Mask, Method, Protocol, Refusal, RefusalKind, SchedFlags, ServerSpec, ServiceId, ServiceSpec, Timeouts,
-    Tunnel, TunnelChecksum,
+    Family, MarkRule, Mask, Method, Protocol, Refusal, RefusalKind, SchedFlags, ServerSpec, ServiceId, ServiceSpec,
+    Timeouts, Tunnel, TunnelChecksum,
 };
 
 /// Greatest weight. IPVS keeps it in a C `int`; ipvsadm itself stops at 65535, other tools do not.
@@ -26,6 +27,9 @@ pub const THRESHOLD_MAX: u32 = i32::MAX as u32;
 
 /// Longest timeout in seconds, 31 days: ipvsadm's bound for `-p` and `--set`, and far below what overflows a timer.
 pub const TIMEOUT_MAX_S: u32 = 31 * 24 * 60 * 60;
+
+/// Rules for marks that a director has at most. A new connection may be compared with each that names its address.
+pub const MARKS_MAX: usize = 4096;
 
 /// Persistence engines that exist. The kernel has this one.
 pub const ENGINES: &[&str] = &["sip"];
@@ -59,6 +63,12 @@ pub fn check_service(service: &ServiceSpec, schedulers: &[&str]) -> Result<(), R
 /// May this server be added to the service, or an existing one be changed to it?
 pub fn check_server(service: &ServiceSpec, server: &ServerSpec) -> Result<(), Refusal> {
     refuse(&format!("server {} of {}", server.address, describe(&service.id)), server_violations(&service.id, server))
+}
+
+/// May these be the rules for marks, in this order?
+pub fn check_marks(marks: &[MarkRule]) -> Result<(), Refusal> {
+    let violations = mark_violations(marks);
+    refuse("rules for marks", violations.into_iter().map(|(_, violation)| violation).collect())
 }
 
 /// May these timeouts be set?
@@ -116,7 +126,7 @@ fn key_violations(service: &ServiceSpec, broken: &mut Vec<Violation>) {
                 broken.push(Violation::invalid("address", message));
             }
             if service.one_packet && protocol != Protocol::Udp {
-                let message = format!("one-packet scheduling is for udp only, this is {}", protocol_name(protocol));
+                let message = format!("one-packet scheduling is for udp only, this is {}", protocol.name());
                 broken.push(Violation::invalid("one_packet", message));
             }
         }
@@ -202,6 +212,33 @@ pub(super) fn mask_of_length(length: i64, family: Family) -> Result<Mask, String
     let (least, most) = prefix_range(family);
     let fits = u8::try_from(length).ok().filter(|length| (least..=most).contains(length));
     fits.map(|length| Mask::leading(family, length)).ok_or_else(|| bad_prefix(length, family))
+}
+
+/// All that is wrong with a list of rules for marks, each with the number of its rule.
+pub fn mark_violations(marks: &[MarkRule]) -> Vec<(usize, Violation)> {
+    let mut broken = Vec::new();
+    let mut first = HashMap::new();
+    for (number, rule) in marks.iter().enumerate() {
+        if rule.mark == 0 {
+            broken.push((number, Violation::invalid("mark", "mark 0 is the mark of unmarked packets: use 1 or more")));
+        }
+        if rule.source.is_some_and(|source| source.family() != rule.destination.family()) {
+            let message = "source and destination are of different address families: no packet has both";
+            broken.push((number, Violation::invalid("source", message)));
+        }
+        // The mark aside: of two rules for the same packets the second one never counts.
+        let before = first.entry(MarkRule { mark: 0, ..rule.clone() }).or_insert(number);
+        if *before != number {
+            let other = marks[*before].mark;
+            let message = format!("the same packets have mark {other} already: two rules for them can not both count");
+            broken.push((number, Violation::new("destination", RefusalKind::MarkExists, message)));
+        }
+    }
+    if marks.len() > MARKS_MAX {
+        let message = format!("{} rules for marks are too many: {MARKS_MAX} at most", marks.len());
+        broken.push((MARKS_MAX, Violation::new("mark", RefusalKind::Limit, message)));
+    }
+    broken
 }
 
 /// Prefix lengths that a persistent service may group clients by, least and greatest.
@@ -295,17 +332,9 @@ pub fn flag_names(scheduler: &str, flags: SchedFlags) -> Vec<&'static str> {
 /// A service's key in a sentence: `tcp 192.0.2.10:80`, `mark 1 (inet6)`.
 pub fn describe(id: &ServiceId) -> String {
     match id {
-        ServiceId::Address { protocol, address } => format!("{} {address}", protocol_name(*protocol)),
+        ServiceId::Address { protocol, address } => format!("{} {address}", protocol.name()),
         ServiceId::Mark { mark, family: Family::Inet } => format!("mark {mark} (inet)"),
         ServiceId::Mark { mark, family: Family::Inet6 } => format!("mark {mark} (inet6)"),
-    }
-}
-
-fn protocol_name(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-        Protocol::Sctp => "sctp",
     }
 }
 

@@ -18,9 +18,10 @@ use std::sync::Arc;
 use xvs_engine::conn::Class;
 use xvs_engine::counters::Counters;
 use xvs_engine::engine::{Cull, Shared};
+use xvs_engine::mark::Marks;
 use xvs_engine::real::RealId;
 use xvs_engine::service::Service;
-use xvs_redirect::Key;
+use xvs_redirect::{Key, Range};
 
 use crate::config::rules;
 
@@ -32,10 +33,17 @@ use super::sysctl::Settings;
 use super::trash::{Trash, Trashed, is_idle};
 use super::{keys, supported};
 
+mod marks;
+mod servers;
+
+pub use marks::check_room;
+use marks::{Marking, is_ranged};
+use servers::{note_steered, steer_all, steer_server};
+
 /// What the book moves beyond the engine's shared state.
 pub trait Outside {
-    /// Gives all workers these services, all that there are, and returns when they use them.
-    fn publish(&mut self, services: &[Arc<Service>]);
+    /// Gives all workers these services, all that there are, and these rules for marks, and returns when they use them.
+    fn publish(&mut self, services: &[Arc<Service>], marks: &Arc<Marks>);
 
     /// Packets with this key go to the workers from now on.
     ///
@@ -45,6 +53,12 @@ pub trait Outside {
 
     /// They do not any more.
     fn unsteer(&mut self, key: &Key);
+
+    /// Packets of these ranges, and of no others, go to the workers from now on.
+    ///
+    /// # Errors
+    /// There is no room for them; those before stay.
+    fn ranges(&mut self, ranges: &[Range]) -> Result<(), Refusal>;
 
     /// Finds the way to a server and writes it into its record.
     fn route(&mut self, real: RealId, server: IpAddr);
@@ -71,6 +85,7 @@ pub struct Book {
     settings: Settings,
     classes: Classes,
     cull: Cull,
+    marking: Marking,
 }
 
 impl Book {
@@ -90,6 +105,7 @@ impl Book {
             settings: Settings::default(),
             classes: Classes::default(),
             cull: Cull::default(),
+            marking: Marking::default(),
         }
     }
 
@@ -149,6 +165,7 @@ impl Book {
         self.entries.insert(number, Entry::new(spec, service, steered));
         self.numbers.insert(id, number);
         self.changed = true;
+        self.marking.stale |= is_ranged(&id);
         if !steered {
             self.unsteered.push(id);
         }
@@ -168,37 +185,55 @@ impl Book {
                 entry.steered = true;
             }
         }
-        Ok(())
+        self.steer_marks(outside)
     }
 
-    /// Tells the workers of the services, if there is anything new to tell.
+    /// Tells the workers of the services and the rules for marks, if there is anything new to tell.
     fn announce(&mut self, outside: &mut dyn Outside) {
         if std::mem::take(&mut self.changed) {
-            outside.publish(&self.services());
+            outside.publish(&self.services(), self.marks());
         }
     }
 
     fn remove_entry(&mut self, id: &ServiceId) -> Option<Entry> {
         let entry = self.entries.remove(&self.numbers.remove(id)?)?;
         self.changed = true;
+        self.marking.stale |= is_ranged(id);
         Some(entry)
     }
 
     /// Replaces everything of a service but its key.
     ///
     /// # Errors
-    /// There is no such service, or the new rules break one.
-    pub fn edit_service(&mut self, spec: ServiceSpec) -> Result<(), Refusal> {
+    /// There is no such service, the new rules break one, or there is no room for what they ask to be steered.
+    pub fn edit_service(&mut self, spec: ServiceSpec, outside: &mut dyn Outside) -> Result<(), Refusal> {
         if !self.numbers.contains_key(&spec.id) {
             return Err(no_such_service(&spec.id, RefusalKind::NoSuchService));
         }
         let scheduler = supported::service(&spec)?;
-        let Book { shared, entries, numbers, .. } = self;
-        if let Some(entry) = numbers.get(&spec.id).and_then(|number| entries.get_mut(number)) {
-            entry.service.edit(&shared.arena, scheduler, keys::policy(&spec, entry.class));
-            remember(shared, &entry.service);
-            entry.spec = spec;
+        let Some(entry) = self.numbers.get(&spec.id).and_then(|number| self.entries.get_mut(number)) else {
+            return Ok(());
+        };
+        let (service, policy) = (entry.service.clone(), keys::policy(&spec, entry.class));
+        let number = service.number;
+        // Persistence decides about FTP's data connections, and about the ports that answers come from.
+        let steered = steer_all(&spec, &entry.members, outside)?;
+        self.marking.stale |= is_ranged(&spec.id);
+        let old = std::mem::replace(&mut entry.spec, spec);
+        // In a plan, the workers hear of what was opened first.
+        let outcome = if self.changed { Ok(()) } else { self.steer_marks(outside) };
+        let Some(entry) = self.entries.get_mut(&number) else { return outcome };
+        if outcome.is_err() {
+            steered.iter().flatten().for_each(|key| outside.unsteer(key));
+            entry.spec = old;
+            return outcome;
         }
+        for (member, new) in entry.members.iter_mut().zip(steered) {
+            member.steered.extend(new);
+            note_steered(&mut self.leaving, &entry.spec, member);
+        }
+        service.edit(&self.shared.arena, scheduler, policy);
+        remember(&self.shared, &service);
         Ok(())
     }
 
@@ -208,6 +243,7 @@ impl Book {
     /// There is no such service.
     pub fn delete_service(&mut self, id: &ServiceId, now_ms: u64, outside: &mut dyn Outside) -> Result<(), Refusal> {
         self.close_service(id, now_ms).ok_or_else(|| no_such_service(id, RefusalKind::NoSuchService))?;
+        self.unsteer_marks(outside);
         self.announce(outside);
         self.end_nodest();
         Ok(())
@@ -219,6 +255,7 @@ impl Book {
         for id in &all {
             self.close_service(id, now_ms);
         }
+        self.unsteer_marks(outside);
         self.announce(outside);
         self.end_nodest();
     }
@@ -260,20 +297,26 @@ impl Book {
             return Err(Refusal::new(RefusalKind::ServerExists, message));
         }
         supported::server(&entry.spec, &spec)?;
+        let service = entry.spec.clone();
         let mut member = match self.trash.get(id, spec.address) {
             Some(trashed) => {
-                steer_server(id, &spec, &trashed.member.steered, outside)?;
-                self.revive(id, &spec)?
+                let steered = steer_server(&service, &spec, &trashed.member.steered, outside)?;
+                let mut member = self.revive(id, &spec)?;
+                member.steered.extend(steered);
+                member
             }
             None => {
                 let real = self.trash.take_record(&self.shared.arena).ok_or_else(|| self.no_record())?;
-                steer_server(id, &spec, &[], outside).inspect_err(|_| self.trash.give_record(real))?;
+                let steered = steer_server(&service, &spec, &[], outside);
+                let steered = steered.inspect_err(|_| self.trash.give_record(real))?;
                 self.shared.arena.get(real).reset(&keys::settings(&spec));
-                Member::new(spec, real, &self.counters)
+                let mut member = Member::new(spec, real, &self.counters);
+                member.steered = steered;
+                member
             }
         };
         member.spec = spec;
-        note_steered(&mut self.leaving, id, &mut member);
+        note_steered(&mut self.leaving, &service, &member);
         let settings = keys::settings(&spec);
         let real = self.shared.arena.get(member.real);
         real.set(&settings);
@@ -323,9 +366,10 @@ impl Book {
         let at = entry.find(spec.address).ok_or_else(|| no_such_server(id, spec.address))?;
         supported::server(&entry.spec, &spec)?;
         let member = &mut entry.members[at];
-        steer_server(id, &spec, &member.steered, outside)?;
+        let steered = steer_server(&entry.spec, &spec, &member.steered, outside)?;
+        member.steered.extend(steered);
         member.spec = spec;
-        note_steered(leaving, id, member);
+        note_steered(leaving, &entry.spec, member);
         let real = member.real;
         entry.service.change(&shared.arena, real, || shared.arena.get(real).set(&keys::settings(&spec)));
         Ok(())
@@ -367,17 +411,18 @@ impl Book {
             let entry = numbers.get(id).and_then(|number| entries.get_mut(number));
             let member = entry.and_then(|entry| {
                 let at = entry.find(*address)?;
-                entry.members.get_mut(at)
+                Some((&entry.spec, entry.members.get_mut(at)?))
             });
-            let Some(member) = member else { return false };
+            let Some((spec, member)) = member else { return false };
             let over = is_idle(&shared.arena, member.real);
             if over {
-                let wanted = keys::of_server(id, &member.spec);
-                member.steered.extract_if(.., |key| Some(*key) != wanted).for_each(|key| outside.unsteer(&key));
+                let wanted = keys::of_server(spec, &member.spec);
+                member.steered.extract_if(.., |key| !wanted.contains(key)).for_each(|key| outside.unsteer(&key));
             }
             !over
         });
         trash.empty(&shared.arena, now_ms).iter().for_each(|key| outside.unsteer(key));
+        self.tidy_marks(now_ms, outside);
     }
 
     /// Zeroes the counters of one service, or of all.
@@ -418,24 +463,6 @@ impl Book {
 /// Tells a service's scheduler for how long to remember, if it does.
 fn remember(shared: &Shared, service: &Service) {
     service.remember_for(shared.switches.lblc_expiration.get(), shared.switches.lblcr_expiration.get());
-}
-
-/// Lets the workers have what a server of this kind needs, if they do not have it already.
-fn steer_server(id: &ServiceId, spec: &ServerSpec, steered: &[Key], outside: &mut dyn Outside) -> Result<(), Refusal> {
-    keys::of_server(id, spec).filter(|key| !steered.contains(key)).map_or(Ok(()), |key| outside.steer(&key))
-}
-
-/// Writes down what is steered for a server, and if its older connections want more than that for a while.
-fn note_steered(leaving: &mut HashSet<(ServiceId, SocketAddr)>, id: &ServiceId, member: &mut Member) {
-    let wanted = keys::of_server(id, &member.spec);
-    let new = wanted.filter(|key| !member.steered.contains(key));
-    member.steered.extend(new);
-    let place = (*id, member.spec.address);
-    if member.steered.iter().all(|key| Some(*key) == wanted) {
-        leaving.remove(&place);
-    } else {
-        leaving.insert(place);
-    }
 }
 
 fn no_such_service(id: &ServiceId, kind: RefusalKind) -> Refusal {

@@ -73,7 +73,7 @@ impl Scene<'_> {
         let Scene { book, shared, outside, now_ms } = self;
         match action {
             Action::AddService(spec) => book.add_service(spec, *outside),
-            Action::EditService(spec) => book.edit_service(spec),
+            Action::EditService(spec) => book.edit_service(spec, *outside),
             Action::DeleteService(id) => book.delete_service(&id, *now_ms, *outside),
             Action::Flush => {
                 book.flush(*now_ms, *outside);
@@ -82,6 +82,9 @@ impl Scene<'_> {
             Action::AddServer { service, server } => book.add_server(&service, server, *outside),
             Action::EditServer { service, server } => book.edit_server(&service, server, *outside),
             Action::DeleteServer { service, address } => book.delete_server(&service, address, *now_ms),
+            Action::AddMark { rule, first } => book.add_mark(rule, first, *outside),
+            Action::DeleteMark(rule) => book.delete_mark(&rule, *outside),
+            Action::ReplaceMarks(rules) => book.change_marks(rules, *outside),
             Action::Zero(id) => book.zero(id.as_ref()),
             Action::SetTimeouts(set) => {
                 rules::check_timeouts(&set)?;
@@ -116,6 +119,10 @@ impl Scene<'_> {
                     self.book.open_service(spec)?;
                     opened = true;
                 }
+                Action::ReplaceMarks(rules) => {
+                    self.book.replace_marks(rules)?;
+                    opened = true;
+                }
                 action => {
                     if inverse.is_none() && std::mem::take(&mut opened) {
                         // What is new is in force before anything goes, and nothing after this is refused.
@@ -133,6 +140,7 @@ impl Scene<'_> {
     fn inverse(&self, action: &Action) -> Option<Action> {
         match action {
             Action::AddService(spec) => Some(Action::DeleteService(spec.id)),
+            Action::ReplaceMarks(_) => Some(Action::ReplaceMarks(self.book.mark_rules().to_vec())),
             Action::EditService(spec) => Some(Action::EditService(self.book.entry(&spec.id)?.spec.clone())),
             Action::AddServer { service, server } => {
                 Some(Action::DeleteServer { service: *service, address: server.address })

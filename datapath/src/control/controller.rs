@@ -163,6 +163,7 @@ impl Controller {
             Action::StateTimeouts(id) => self.book.timeouts(id.as_ref()).map(Answer::StateTimeouts),
             Action::Settings(names) => self.book.settings().states(&names).map(Answer::Settings),
             Action::Set(assignments) => self.scene().set(assignments).map(Answer::Settings),
+            Action::Marks => Ok(Answer::Marks(self.book.mark_views())),
             Action::Timeouts => Ok(Answer::Timeouts(timeouts::get(&self.shared))),
             Action::Status => Ok(Answer::Status(Box::new(self.report.status(&self.shared, &self.datapath)))),
             Action::Drops => Ok(Answer::Drops(report::drops(&self.datapath.handles))),
@@ -201,12 +202,14 @@ impl Controller {
         silent: impl Fn(&str) -> bool,
         dry_run: bool,
     ) -> Result<Vec<String>, Refusal> {
-        let refusals = supported::refusals(desired.services());
+        let refusals = supported::refusals(desired.marks(), desired.services());
         if let Some(first) = refusals.first() {
             let lines: Vec<&str> = refusals.iter().map(|refusal| refusal.message.as_str()).collect();
             return Err(Refusal::new(first.kind, lines.join("\n")));
         }
         let mut plan = plan::diff(&self.states(), desired);
+        // In front, to come into force together with the services.
+        plan.steps.splice(0..0, plan::diff_marks(self.book.mark_rules(), desired));
         plan.steps.extend(plan::diff_timeouts(&timeouts::states(&self.shared, Class::DIRECTOR), desired));
         // First: what comes after is carried out under them.
         plan.steps.splice(0..0, plan::diff_settings(self.book.settings(), desired));

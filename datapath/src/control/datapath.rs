@@ -10,11 +10,12 @@ use std::sync::Arc;
 
 use xvs_engine::engine::Shared;
 use xvs_engine::hop::Interface;
+use xvs_engine::mark::Marks;
 use xvs_engine::real::RealId;
 use xvs_engine::route::Routes;
 use xvs_engine::service::Service;
 use xvs_engine::snapshot::Snapshot;
-use xvs_redirect::{Error, Key, Redirect};
+use xvs_redirect::{Error, Key, Range, Redirect};
 
 use super::book::Outside;
 use super::network::{Changes, Network, Way};
@@ -34,6 +35,7 @@ pub struct Datapath {
     /// What the snapshots are made of besides services.
     interfaces: Vec<Interface>,
     routes: Routes,
+    marks: Arc<Marks>,
     generation: u64,
     ways: HashMap<RealId, Way>,
     local: HashSet<IpAddr>,
@@ -42,14 +44,25 @@ pub struct Datapath {
 impl Datapath {
     /// Puts the parts together. Nothing is steered but the director's own addresses.
     pub fn new(redirect: Redirect, handles: Vec<Handle>, network: Network, shared: Arc<Shared>) -> Self {
-        let (snapshot, ways, local) = Default::default();
+        let (snapshot, marks, ways, local) = Default::default();
         let (interfaces, routes) = (network.interfaces(), network.routes());
         let generation = 0;
-        let mut datapath =
-            Datapath { redirect, handles, network, shared, snapshot, interfaces, routes, generation, ways, local };
+        let mut datapath = Datapath {
+            redirect,
+            handles,
+            network,
+            shared,
+            snapshot,
+            interfaces,
+            routes,
+            marks,
+            generation,
+            ways,
+            local,
+        };
         datapath.steer_local();
         datapath.tell_macs();
-        datapath.publish(&[]);
+        datapath.publish(&[], &Arc::default());
         datapath
     }
 
@@ -79,7 +92,7 @@ impl Datapath {
             let way = known.entry(server).or_insert_with(|| self.network.way_to(server)).clone();
             self.set_way(real, server, way);
         }
-        self.publish(services);
+        self.publish(services, &self.marks.clone());
         self.shared.reroute_replies(&self.routes);
     }
 
@@ -153,11 +166,18 @@ impl Datapath {
     }
 }
 
+/// What the XDP program did not take.
+fn no_room(error: &Error) -> Refusal {
+    let full = matches!(error, Error::MapFull { .. } | Error::TooManyRanges { .. });
+    Refusal::new(if full { RefusalKind::Limit } else { RefusalKind::Invalid }, error.to_string())
+}
+
 impl Outside for Datapath {
-    fn publish(&mut self, services: &[Arc<Service>]) {
+    fn publish(&mut self, services: &[Arc<Service>], marks: &Arc<Marks>) {
         self.generation += 1;
+        self.marks = marks.clone();
         let snapshot = Snapshot::new(self.generation, services, self.interfaces.clone(), self.routes.clone());
-        self.snapshot = Arc::new(snapshot);
+        self.snapshot = Arc::new(snapshot.with_marks(marks.clone()));
         for handle in &mut self.handles {
             handle.send(self.snapshot.clone());
         }
@@ -169,16 +189,17 @@ impl Outside for Datapath {
     }
 
     fn steer(&mut self, key: &Key) -> Result<(), Refusal> {
-        self.redirect.steer(*key).map_err(|error| {
-            let kind = if matches!(error, Error::MapFull { .. }) { RefusalKind::Limit } else { RefusalKind::Invalid };
-            Refusal::new(kind, error.to_string())
-        })
+        self.redirect.steer(*key).map_err(|error| no_room(&error))
     }
 
     fn unsteer(&mut self, key: &Key) {
         if let Err(error) = self.redirect.unsteer(key) {
             tracing::warn!(%error, ?key, "a key stays steered");
         }
+    }
+
+    fn ranges(&mut self, ranges: &[Range]) -> Result<(), Refusal> {
+        self.redirect.set_ranges(ranges).map_err(|error| no_room(&error))
     }
 
     fn route(&mut self, real: RealId, server: IpAddr) {

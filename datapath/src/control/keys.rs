@@ -2,12 +2,15 @@
 
 use xvs_engine::conn::Class;
 use xvs_engine::flow::{self, Endpoint};
+use xvs_engine::mark;
 use xvs_engine::real::{self, Settings};
 use xvs_engine::service::{Persistence, Policy, ServiceKey};
 use xvs_engine::tunnel::{self, GueChecksum};
-use xvs_redirect::{Key, Protocol as Steered};
+use xvs_redirect::{Key, Protocol as Steered, Range};
 
-use super::protocol::{Family, Method, Protocol, ServerSpec, ServiceId, ServiceSpec, Tunnel, TunnelChecksum};
+use super::protocol::{
+    Family, MarkRule, Method, Prefix, Protocol, ServerSpec, ServiceId, ServiceSpec, Tunnel, TunnelChecksum,
+};
 
 /// A server's settings for its record.
 pub(super) fn settings(spec: &ServerSpec) -> Settings {
@@ -71,7 +74,39 @@ fn steered(protocol: Protocol) -> Steered {
     }
 }
 
-/// What must be steered for a service.
+/// A rule for a mark in the engine.
+pub(super) fn mark(rule: &MarkRule) -> mark::Rule {
+    mark::Rule {
+        mark: rule.mark,
+        destination: prefix(rule.destination),
+        source: rule.source.map(prefix),
+        protocol: rule.protocol.map(number),
+        ports: rule.ports.as_ref().map(|ports| ports.ranges().to_vec()).unwrap_or_default(),
+    }
+}
+
+/// A prefix in the engine.
+pub(super) fn prefix(prefix: Prefix) -> mark::Prefix {
+    mark::Prefix::new(prefix.address().into(), prefix.length())
+}
+
+/// The ranges of a rule, steered or spared.
+pub(super) fn ranges(rule: &mark::Rule, steer: bool) -> Vec<Range> {
+    let every = [(0, u16::MAX)];
+    let ports = if rule.ports.is_empty() { &every[..] } else { &rule.ports };
+    let prefix =
+        |prefix: mark::Prefix| xvs_redirect::Prefix { address: prefix.address().into(), length: prefix.length() };
+    let (destination, source) = (prefix(rule.destination), rule.source.map(prefix));
+    let protocol = rule.protocol.and_then(|number| PROTOCOLS.into_iter().find(|one| self::number(*one) == number));
+    let protocol = protocol.map(steered);
+    let range = |&(first, last): &(u16, u16)| Range { destination, source, protocol, first, last, steer };
+    ports.iter().map(range).collect()
+}
+
+/// All protocols: those of a mark service.
+const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+
+/// The key that must be steered for a service. A mark has none: its rules' ranges are steered.
 pub(super) fn inbound(id: &ServiceId) -> Option<Key> {
     match *id {
         ServiceId::Address { protocol, address } => {
@@ -81,16 +116,28 @@ pub(super) fn inbound(id: &ServiceId) -> Option<Key> {
     }
 }
 
-/// What must be steered for a server besides its service's key: the answers of a NAT server, and errors about the tunnel
-/// to a TUN server.
-pub(super) fn of_server(id: &ServiceId, server: &ServerSpec) -> Option<Key> {
+/// What must be steered for a server besides its service's key: the answers of a NAT server, one key for each protocol
+/// that the service has, and errors about the tunnel to a TUN server.
+///
+/// A persistent service of many ports (a mark, port 0, FTP) leaves the client's port as it is, whatever port its server
+/// was given (IPVS-REFERENCE 3.3): answers come from any.
+pub(super) fn of_server(service: &ServiceSpec, server: &ServerSpec) -> Vec<Key> {
     let (address, port) = (server.address.ip(), server.address.port());
-    match (*id, server.method) {
-        (ServiceId::Address { protocol, .. }, Method::Nat) => {
-            Some(Key::Reply { protocol: steered(protocol), address, port })
+    match server.method {
+        Method::Dr => Vec::new(),
+        Method::Tun(Tunnel::Gue { port, .. }) => vec![Key::Tunnel { address, port }],
+        Method::Tun(Tunnel::Ipip | Tunnel::Gre { .. }) => vec![Key::Tunnel { address, port: 0 }],
+        Method::Nat => {
+            let (protocols, own) = match &service.id {
+                ServiceId::Address { protocol, address } => (std::slice::from_ref(protocol), address.port()),
+                ServiceId::Mark { .. } => (&PROTOCOLS[..], 0),
+            };
+            let keeps = service.persistence.is_some() && (own == 0 || own == FTP);
+            let port = if keeps { 0 } else { port };
+            protocols.iter().map(|&protocol| Key::Reply { protocol: steered(protocol), address, port }).collect()
         }
-        (_, Method::Tun(Tunnel::Gue { port, .. })) => Some(Key::Tunnel { address, port }),
-        (_, Method::Tun(Tunnel::Ipip | Tunnel::Gre { .. })) => Some(Key::Tunnel { address, port: 0 }),
-        _ => None,
     }
 }
+
+/// FTP's control port.
+pub(super) const FTP: u16 = 21;

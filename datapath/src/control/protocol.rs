@@ -6,6 +6,7 @@
 //! Invariant: these are plain values. They may be wrong (a weight out of range, a service twice); the controller
 //! validates them and answers with an [`Answer`] or a [`Refusal`]. Nothing here touches a socket or the engine.
 
+mod marks;
 mod mask;
 mod rules;
 mod views;
@@ -14,6 +15,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
+pub use marks::*;
 pub use mask::Mask;
 pub use rules::*;
 pub use views::*;
@@ -84,12 +86,26 @@ pub enum Action {
         /// RIP and port.
         address: SocketAddr,
     },
+    /// `xvs mark add`
+    AddMark {
+        /// The rule.
+        rule: MarkRule,
+        /// Before all others, instead of behind them.
+        #[serde(default)]
+        first: bool,
+    },
+    /// `xvs mark delete`: exactly this rule.
+    DeleteMark(MarkRule),
+    /// All rules for marks, in their order, instead of those that are.
+    ReplaceMarks(Vec<MarkRule>),
     /// `-Z`: one service, or everything.
     Zero(Option<ServiceId>),
     /// `--set`
     SetTimeouts(Timeouts),
     /// `-L`: one service, or all. Answered by [`Answer::Services`].
     Services(Option<ServiceId>),
+    /// `xvs mark list`. Answered by [`Answer::Marks`].
+    Marks,
     /// `-L -c`. Answered by [`Answer::Connections`].
     Connections,
     /// `-L --timeout`. Answered by [`Answer::Timeouts`].
@@ -140,6 +156,8 @@ pub enum Answer {
     Done,
     /// The rules and their counters.
     Services(Services),
+    /// The rules for marks, in their order.
+    Marks(Vec<MarkView>),
     /// The connection table.
     Connections(Vec<Connection>),
     /// The timeouts in force.
@@ -188,6 +206,10 @@ pub enum RefusalKind {
     ServerExists,
     /// ENOENT on editing or deleting a server.
     NoSuchServer,
+    /// A rule for a mark asks for packets that another one asks for already.
+    MarkExists,
+    /// There is no such rule for a mark.
+    NoSuchMark,
     /// ENOENT on adding or editing a service: no such scheduler or persistence engine.
     NoSuchScheduler,
     /// ENOENT below `/proc/sys`: no setting has this name.

@@ -6,7 +6,8 @@
 
 use xvs_engine::sched::Builtin;
 
-use super::protocol::{Refusal, RefusalKind, ServerSpec, ServiceId, ServiceSpec};
+use super::book::check_room;
+use super::protocol::{MarkRule, Refusal, RefusalKind, ServerSpec, ServiceSpec};
 use crate::config::{ServiceState, rules};
 
 /// May this service be added, or an existing one be changed to it? Gives its scheduler.
@@ -15,12 +16,11 @@ use crate::config::{ServiceState, rules};
 /// It breaks a rule, or asks for what this version does not serve.
 pub fn service(spec: &ServiceSpec) -> Result<Builtin, Refusal> {
     rules::check_service(spec, Builtin::NAMES)?;
-    let missing = [
-        (matches!(spec.id, ServiceId::Mark { .. }), "firewall-mark services are"),
-        (spec.engine.is_some(), "persistence engines (--pe) are"),
-    ];
-    if let Some((_, what)) = missing.into_iter().find(|(asked, _)| *asked) {
-        let message = format!("service {}: {what} not served in this version of xvs", rules::describe(&spec.id));
+    if spec.engine.is_some() {
+        let message = format!(
+            "service {}: persistence engines (--pe) are not served in this version of xvs",
+            rules::describe(&spec.id)
+        );
         return Err(Refusal::new(RefusalKind::Unsupported, message));
     }
     let unknown = || Refusal::new(RefusalKind::NoSuchScheduler, format!("no scheduler is called {:?}", spec.scheduler));
@@ -35,11 +35,12 @@ pub fn server(service: &ServiceSpec, spec: &ServerSpec) -> Result<(), Refusal> {
     rules::check_server(service, spec)
 }
 
-/// Everything in these rules that is not served.
-pub fn refusals(services: &[ServiceState]) -> Vec<Refusal> {
+/// Everything in these rules that is not served, and more ranges of marks than there is room for.
+pub fn refusals(marks: &[MarkRule], services: &[ServiceState]) -> Vec<Refusal> {
     let of = |state: &ServiceState| {
         let servers = state.servers.iter().filter_map(|spec| server(&state.spec, spec).err()).collect::<Vec<_>>();
         service(&state.spec).err().into_iter().chain(servers)
     };
-    services.iter().flat_map(of).collect()
+    let room = check_room(marks, services.iter().map(|state| &state.spec));
+    services.iter().flat_map(of).chain(room.err()).collect()
 }

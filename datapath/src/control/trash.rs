@@ -73,6 +73,11 @@ impl Trash {
         self.removed.values().map(|trashed| &trashed.member)
     }
 
+    /// The records of the removed servers of these services.
+    pub(super) fn reals_of(&self, service: impl Fn(&ServiceId) -> bool) -> impl Iterator<Item = RealId> {
+        self.removed.iter().filter(move |((id, _), _)| service(id)).map(|(_, trashed)| trashed.member.real)
+    }
+
     /// The services whose removed servers still have connections.
     pub(super) fn services_with_connections(&self, arena: &Arena) -> HashSet<ServiceId> {
         let busy = self.removed.iter().filter(|(_, trashed)| !is_idle(arena, trashed.member.real));

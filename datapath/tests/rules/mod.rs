@@ -14,13 +14,14 @@ use xvs_engine::counters::Counters;
 use xvs_engine::engine::{Engine, Shared, Sizes, Verdict};
 use xvs_engine::flow::{Address, HashKey};
 use xvs_engine::hop::{Interface, InterfaceId, Port, Tagging};
+use xvs_engine::mark::Marks;
 use xvs_engine::real::{Generation, Path, RealId};
 use xvs_engine::route::{Route, Routes, Target};
 use xvs_engine::service::Service;
 use xvs_engine::snapshot::Snapshot;
 use xvs_engine::time::Now;
 use xvs_engine::wire::Packet;
-use xvs_redirect::Key;
+use xvs_redirect::{Key, Range};
 
 const HEADROOM: usize = 256;
 
@@ -33,13 +34,30 @@ pub struct World {
     pub room: usize,
     pub published: u32,
     pub services: Vec<Arc<Service>>,
+    pub marks: Arc<Marks>,
+    /// The ranges that are steered, and how many have room.
+    pub ranges: Vec<Range>,
+    pub ranges_room: usize,
+    /// What was told in which order, by the names of the methods.
+    pub told: Vec<&'static str>,
     pub routed: Vec<IpAddr>,
 }
 
 impl Outside for World {
-    fn publish(&mut self, services: &[Arc<Service>]) {
+    fn publish(&mut self, services: &[Arc<Service>], marks: &Arc<Marks>) {
         self.published += 1;
         self.services = services.to_vec();
+        self.marks = marks.clone();
+        self.told.push("publish");
+    }
+
+    fn ranges(&mut self, ranges: &[Range]) -> Result<(), Refusal> {
+        if ranges.len() > self.ranges_room {
+            return Err(Refusal::new(RefusalKind::Limit, "too many ranges"));
+        }
+        self.ranges = ranges.to_vec();
+        self.told.push("ranges");
+        Ok(())
     }
 
     fn steer(&mut self, key: &Key) -> Result<(), Refusal> {
@@ -90,8 +108,18 @@ impl Site {
         let counters = Arc::new(Counters::new(reals));
         let book = Book::new(shared.clone(), vec![counters.clone()]);
         let engine = Engine::new(shared.clone(), Arc::default(), counters.clone(), 0, 1);
-        let (steered, services, routed) = Default::default();
-        let world = World { shared: shared.clone(), steered, room: usize::MAX, published: 0, services, routed };
+        let world = World {
+            shared: shared.clone(),
+            steered: BTreeMap::new(),
+            room: usize::MAX,
+            published: 0,
+            services: Vec::new(),
+            marks: Arc::default(),
+            ranges: Vec::new(),
+            ranges_room: usize::MAX,
+            told: Vec::new(),
+            routed: Vec::new(),
+        };
         Site { shared, counters, book, world, engine, now: Now::from_secs(1000), compiled: 0 }
     }
 
@@ -144,7 +172,8 @@ impl Site {
             mtu: 1500,
             addresses: Vec::new(),
         };
-        let snapshot = Snapshot::new(1, &self.world.services, vec![interface], Routes::new([route]));
+        let snapshot = Snapshot::new(1, &self.world.services, vec![interface], Routes::new([route]))
+            .with_marks(self.world.marks.clone());
         let _old = self.engine.swap(Arc::new(snapshot));
     }
 
@@ -194,7 +223,8 @@ impl Site {
             let servers: Vec<_> = entry.members().map(|member| member.spec).collect();
             format!("{:?} {servers:?}\n", entry.spec)
         });
-        entries.collect::<String>() + &format!("{:?}", self.world.steered)
+        let marks = (self.book.mark_rules(), self.world.marks.rules(), &self.world.ranges);
+        entries.collect::<String>() + &format!("{:?} {marks:?}", self.world.steered)
     }
 }
 
