@@ -65,7 +65,6 @@ fn wrong(words: &[&str]) -> (i32, String) {
     (code, stderr)
 }
 
-const SIP: &str = "protocol = \"udp\"\npersistent = 3\nengine = \"sip\"\n";
 const SERVICE: &str = "[[service]]\naddress = \"192.0.2.1:80\"\n";
 
 /// Guards scripts and people: each kind of failure has its exit code, says one line, and names the cure.
@@ -78,7 +77,6 @@ fn every_failure_has_a_code_and_a_cure() {
     fs::write(&bytes, [0xff, 0xfe]).expect("a file");
     let nowhere = directory.path("none.toml");
     let nothing = directory.write("nothing.toml", "");
-    let unserved = directory.write("unserved.toml", &format!("{SERVICE}{SIP}"));
     let strange = directory.write("strange.toml", "[[interface]]\nname = \"xvs-none0\"\n");
     let precious = directory.write("precious", "text");
     let socket = directory.path("xvs.sock");
@@ -110,8 +108,6 @@ fn every_failure_has_a_code_and_a_cure() {
             ask(&["apply", &bad]),
             run(&bad, &socket),
             run(&nothing, &socket),
-            ask(&["check", &unserved]),
-            ask(&["apply", &unserved]),
             ask(&["replay", "--config", &bad, "--pcap-in", &good, "--pcap-out", &socket]),
         ],
     );
@@ -226,10 +222,6 @@ fn check_tells_all_problems() {
     assert!(output.status.success() && text(&output.stdout).contains("1 services"));
     let told: Value = serde_json::from_slice(&xvs(&["check", &good, "--json"]).stdout).expect("JSON");
     assert_eq!((told["right"].as_bool(), told["services"].as_u64()), (Some(true), Some(1)));
-    let several = directory
-        .write("several.toml", &["80", "53"].map(|port| format!("{}{SIP}", SERVICE.replace("80", port))).concat());
-    let stderr = text(&xvs(&["check", &several]).stderr);
-    assert_eq!(stderr.matches("not served").count(), 2, "{stderr}");
 }
 
 /// Asks a command for help: every option must be explained.

@@ -323,8 +323,6 @@ fn errors_name_the_file_and_the_cure() {
     expect(3, &["site.toml"]);
     write("site.toml", b"[[service]]\naddress = \"nonsense\"\n");
     expect(2, &["site.toml", "nonsense"]);
-    directory.site("[[service]]\nprotocol = \"udp\"\naddress = \"192.0.2.1:80\"\npersistent = 300\nengine = \"sip\"\n");
-    expect(2, &["engines", "not served"]);
     directory.site(&dns("nat"));
     expect(3, &["in.pcap"]);
     write("in.pcap", b"this is no capture, but it is longer than a header of one");

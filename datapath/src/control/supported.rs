@@ -16,15 +16,17 @@ use crate::config::{ServiceState, rules};
 /// It breaks a rule, or asks for what this version does not serve.
 pub fn service(spec: &ServiceSpec) -> Result<Builtin, Refusal> {
     rules::check_service(spec, Builtin::NAMES)?;
-    if spec.engine.is_some() {
-        let message = format!(
-            "service {}: persistence engines (--pe) are not served in this version of xvs",
-            rules::describe(&spec.id)
-        );
-        return Err(Refusal::new(RefusalKind::Unsupported, message));
-    }
     let unknown = || Refusal::new(RefusalKind::NoSuchScheduler, format!("no scheduler is called {:?}", spec.scheduler));
     Builtin::from_name(&spec.scheduler).ok_or_else(unknown)
+}
+
+/// What is taken in and does less than it does in IPVS, in a sentence.
+pub fn caveat(spec: &ServiceSpec) -> Option<String> {
+    let engine = spec.engine.as_deref()?;
+    let id = rules::describe(&spec.id);
+    Some(format!(
+        "service {id}: the persistence engine {engine} is kept and listed, and clients persist by their address"
+    ))
 }
 
 /// May this server be added to the service, or an existing one be changed to it?
