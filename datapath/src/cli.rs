@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::control::protocol::{Assignment, Family, MarkRule, Ports, Prefix, Protocol, ServiceId};
+use crate::ipvsadm::proc::File;
 
 /// A layer-4 load balancer: Linux Virtual Server's work, on AF_XDP.
 ///
@@ -31,6 +32,12 @@ pub enum Command {
     Status(Output),
     /// Tell which packets were dropped, and why.
     Drops(Output),
+    /// Print a file of IPVS as the kernel has it below /proc/net, for dashboards that read it.
+    Proc {
+        /// Its name.
+        #[arg(value_parser = clap::builder::PossibleValuesParser::new(File::NAMES))]
+        file: String,
+    },
     /// Tell what would happen to a packet, and why.
     Explain(Explain),
     /// Tell and change which packets carry which firewall mark, for services of marks (`xvsadm -A -f MARK`).

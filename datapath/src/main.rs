@@ -13,6 +13,7 @@ use xvs::config::Desired;
 use xvs::control::client::{self, Client, ClientError};
 use xvs::control::protocol::{Action, Answer, Standing};
 use xvs::control::supported;
+use xvs::ipvsadm::proc::File;
 use xvs::{render, replay, run};
 use xvs_engine::sched::Builtin;
 
@@ -80,6 +81,11 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             Answer::Drops(drops) => Some(render::drops(drops)),
             _ => None,
         }),
+        Command::Proc { file } => match File::by_name(&file) {
+            Some(file) => ask(control, file.question(), false, |answer| file.text(answer)),
+            // clap took only names of files.
+            None => Ok(()),
+        },
         Command::Explain(explain) => {
             let action = Action::Explain {
                 protocol: explain.protocol,

@@ -28,11 +28,13 @@ use crate::config::rules;
 use super::classes::Classes;
 use super::entry::{Entry, Member};
 use super::estimate::difference;
-use super::protocol::{self, Refusal, RefusalKind, ServerSpec, ServiceId, ServiceSpec};
+use super::protocol::{Refusal, RefusalKind, ServerSpec, ServiceId, ServiceSpec};
 use super::sysctl::Settings;
+use super::totals::Totals;
 use super::trash::{Trash, Trashed, is_idle};
 use super::{keys, supported};
 
+mod accounts;
 mod marks;
 mod servers;
 
@@ -62,6 +64,11 @@ pub trait Outside {
 
     /// Finds the way to a server and writes it into its record.
     fn route(&mut self, real: RealId, server: IpAddr);
+
+    /// The way to a server, for a person; empty if there is nothing to tell.
+    fn way(&self, _real: RealId) -> String {
+        String::new()
+    }
 }
 
 /// The rules in force.
@@ -86,6 +93,7 @@ pub struct Book {
     classes: Classes,
     cull: Cull,
     marking: Marking,
+    totals: Totals,
 }
 
 impl Book {
@@ -106,6 +114,7 @@ impl Book {
             classes: Classes::default(),
             cull: Cull::default(),
             marking: Marking::default(),
+            totals: Totals::default(),
         }
     }
 
@@ -270,6 +279,7 @@ impl Book {
 
     fn close_service(&mut self, id: &ServiceId, now_ms: u64) -> Option<()> {
         let entry = self.remove_entry(id)?;
+        self.totals.retire(entry.traffic(&self.counters));
         for member in entry.members {
             entry.service.remove(&self.shared.arena, member.real);
             self.discard(*id, entry.service.number, member, now_ms);
@@ -425,38 +435,9 @@ impl Book {
         self.tidy_marks(now_ms, outside);
     }
 
-    /// Zeroes the counters of one service, or of all.
-    ///
-    /// # Errors
-    /// There is no such service.
-    pub fn zero(&mut self, id: Option<&ServiceId>) -> Result<(), Refusal> {
-        let Book { entries, numbers, counters, .. } = self;
-        match id {
-            None => entries.values_mut().for_each(|entry| entry.zero(counters)),
-            Some(id) => {
-                let entry = numbers.get(id).and_then(|number| entries.get_mut(number));
-                entry.ok_or_else(|| no_such_service(id, RefusalKind::NoSuchService))?.zero(counters);
-            }
-        }
-        Ok(())
-    }
-
     /// Tells all schedulers that remember for how long, after that was changed.
     pub fn remember(&self) {
         self.entries().for_each(|entry| remember(&self.shared, &entry.service));
-    }
-
-    /// Takes a sample for the rates, every [`PERIOD_S`](super::estimate::PERIOD_S) seconds, if rates are made.
-    pub fn sample(&mut self) {
-        if !self.settings.estimates() {
-            return;
-        }
-        self.entries.values_mut().for_each(|entry| entry.sample(&self.counters));
-    }
-
-    /// A service as it is, for a listing. `path` tells how packets reach a server.
-    pub fn view(&self, entry: &Entry, path: impl Fn(RealId) -> String) -> protocol::Service {
-        entry.view(&self.shared.arena, &self.counters, self.settings.estimates(), path)
     }
 }
 

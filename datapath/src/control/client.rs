@@ -170,7 +170,7 @@ mod tests {
     fn a_call() {
         let (outcome, asked) = ask("call", "{\"v\":1,\"ok\":{\"services\":{\"size\":4096,\"services\":[]}}}\n");
         assert_eq!(asked, "{\"v\":1,\"action\":{\"services\":null}}\n");
-        let expected = Answer::Services(Services { size: 4096, services: vec![] });
+        let expected = Answer::Services(Services { size: 4096, ..Services::default() });
         assert_eq!(outcome.expect("an answer"), Ok(expected));
     }
 

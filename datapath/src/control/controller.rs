@@ -18,15 +18,15 @@ use xvs_engine::flow::Flow;
 use xvs_engine::sched::Builtin;
 
 use crate::config::document::Document;
-use crate::config::{Desired, Problem, ServiceState, plan, rules};
+use crate::config::{Desired, Problem, ServiceState, plan};
 
 use super::book::Book;
 use super::change::Scene;
 use super::datapath::Datapath;
-use super::protocol::{self, Action, Answer, Outcome, Protocol, Refusal, RefusalKind, ServiceId};
+use super::protocol::{Action, Answer, Outcome, Protocol, Refusal, RefusalKind, ServiceId};
 use super::socket::Call;
 use super::vips::Vips;
-use super::{estimate, keys, report, supported, timeouts, workers};
+use super::{answer, estimate, keys, report, supported, timeouts, workers};
 
 /// Next hops in use are confirmed by the kernel this often.
 const REFRESH: Duration = Duration::from_secs(5);
@@ -158,13 +158,6 @@ impl Controller {
     /// Carries out one request.
     fn act(&mut self, action: Action) -> Result<Answer, Refusal> {
         match action {
-            Action::Services(id) => self.services(id.as_ref()),
-            Action::Connections => Ok(Answer::Connections(report::connections(&self.shared, workers::now()))),
-            Action::StateTimeouts(id) => self.book.timeouts(id.as_ref()).map(Answer::StateTimeouts),
-            Action::Settings(names) => self.book.settings().states(&names).map(Answer::Settings),
-            Action::Set(assignments) => self.scene().set(assignments).map(Answer::Settings),
-            Action::Marks => Ok(Answer::Marks(self.book.mark_views())),
-            Action::Timeouts => Ok(Answer::Timeouts(timeouts::get(&self.shared))),
             Action::Status => Ok(Answer::Status(Box::new(self.report.status(&self.shared, &self.datapath)))),
             Action::Drops => Ok(Answer::Drops(report::drops(&self.datapath.handles))),
             Action::Explain { protocol, client, virtual_address } => {
@@ -177,14 +170,14 @@ impl Controller {
                 let desired = Desired::validate(document, Builtin::NAMES).map_err(wrong)?;
                 self.apply(&desired, silent, dry_run).map(Answer::Plan)
             }
-            change => {
+            other => {
                 // Only these bring or take away addresses.
-                let services = matches!(change, Action::AddService(_) | Action::DeleteService(_) | Action::Flush);
-                self.scene().change(change)?;
+                let services = matches!(other, Action::AddService(_) | Action::DeleteService(_) | Action::Flush);
+                let answer = answer::answer(&mut self.scene(), other)?;
                 if services {
                     self.follow_vips();
                 }
-                Ok(Answer::Done)
+                Ok(answer)
             }
         }
     }
@@ -251,22 +244,6 @@ impl Controller {
             servers: entry.members().rev().map(|member| member.spec).collect(),
         };
         self.book.entries().map(state).collect()
-    }
-
-    fn services(&self, id: Option<&ServiceId>) -> Result<Answer, Refusal> {
-        let path = |real| self.datapath.way(real);
-        let size = self.shared.table.capacity().into();
-        let services = match id {
-            None => self.book.entries().map(|entry| self.book.view(entry, path)).collect(),
-            Some(id) => {
-                let entry = self.book.entry(id).ok_or_else(|| {
-                    let message = format!("there is no service {}", rules::describe(id));
-                    Refusal::new(RefusalKind::NoSuchService, message)
-                })?;
-                vec![self.book.view(entry, path)]
-            }
-        };
-        Ok(Answer::Services(protocol::Services { size, services }))
     }
 
     fn explain(&self, protocol: Protocol, client: SocketAddr, virtual_address: SocketAddr) -> Result<String, Refusal> {

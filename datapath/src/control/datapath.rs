@@ -71,11 +71,6 @@ impl Datapath {
         &self.snapshot
     }
 
-    /// The way to a server, for a person.
-    pub fn way(&self, real: RealId) -> String {
-        self.ways.get(&real).map(|way| way.text.clone()).unwrap_or_default()
-    }
-
     /// Takes in what the network reported. `services` and `reals` are all that there are.
     pub fn follow(&mut self, changes: Changes, services: &[Arc<Service>], reals: Vec<(RealId, IpAddr)>) {
         if changes.addresses {
@@ -205,5 +200,9 @@ impl Outside for Datapath {
     fn route(&mut self, real: RealId, server: IpAddr) {
         let way = self.network.way_to(server);
         self.set_way(real, server, way);
+    }
+
+    fn way(&self, real: RealId) -> String {
+        self.ways.get(&real).map(|way| way.text.clone()).unwrap_or_default()
     }
 }

@@ -94,7 +94,8 @@ impl Entry {
         self.members.iter().position(|member| member.spec.address == address)
     }
 
-    fn traffic(&self, counters: &AllCounters) -> Traffic {
+    /// All its traffic, that of servers that are gone included.
+    pub(super) fn traffic(&self, counters: &AllCounters) -> Traffic {
         self.members.iter().fold(self.retired, |mut sum, member| {
             sum += member.traffic(counters);
             sum

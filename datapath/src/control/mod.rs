@@ -3,22 +3,23 @@
 //! ```text
 //! protocol    what is asked and answered            client      the tools' end
 //! socket      the director's end                    supported   what this version serves
-//! book        the rules in force                    entry, tally, trash, classes, keys   its parts
+//! book        the rules in force                    entry, tally, totals, trash, classes, keys   its parts
 //! change      one action, or many as one            timeouts, estimate   timeouts, rates
 //! sysctl      settings by name, and the defences
 //! workers     mail to the workers, and their health
 //! network     ways and next hops, from the kernel   vips        addresses of our own
 //! datapath    workers, XDP program, network         report      what is told of them
-//! controller  all of it together
+//! answer      requests that need no network         controller  all of it together
 //! ```
 //!
 //! A module may use only what stands to its left (`entry` and the other parts of the book are one with it):
 //!
 //! ```text
 //! protocol < client, socket < supported, timeouts, estimate, sysctl < book < change, workers < network
-//!     < vips, datapath < report < controller
+//!     < vips, datapath < report < answer < controller
 //! ```
 
+pub mod answer;
 pub mod book;
 pub mod change;
 mod classes;
@@ -36,6 +37,7 @@ pub mod supported;
 pub mod sysctl;
 mod tally;
 pub mod timeouts;
+mod totals;
 mod trash;
 pub mod vips;
 pub mod workers;

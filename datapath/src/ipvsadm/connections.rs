@@ -44,7 +44,7 @@ fn row(connection: &Connection, engines: bool, numeric: bool, names: &dyn Names)
 }
 
 /// The name of an IP protocol as IPVS lists it, and the protocol by which its ports have names.
-fn protocol(number: u8) -> (String, Option<Protocol>) {
+pub(super) fn protocol(number: u8) -> (String, Option<Protocol>) {
     match number {
         0 => ("IP".to_owned(), None),
         1 => ("ICMP".to_owned(), None),

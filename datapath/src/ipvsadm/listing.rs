@@ -202,7 +202,7 @@ fn server(out: &mut String, server: &Server, protocol: Option<Protocol>, format:
     };
 }
 
-fn method_name(method: Method) -> &'static str {
+pub(super) fn method_name(method: Method) -> &'static str {
     match method {
         Method::Nat => "Masq",
         Method::Dr => "Route",

@@ -30,6 +30,8 @@ pub mod names;
 pub mod numbers;
 pub mod options;
 pub mod parse;
+pub mod proc;
+pub mod rehearsed;
 pub mod run;
 pub mod save;
 pub mod scan;

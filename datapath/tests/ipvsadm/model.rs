@@ -30,7 +30,7 @@ pub(crate) struct Model {
 impl Default for Model {
     fn default() -> Self {
         Model {
-            services: Services { size: 4096, services: Vec::new() },
+            services: Services { size: 4096, ..Services::default() },
             connections: Vec::new(),
             timeouts: Timeouts { tcp: 900, tcpfin: 120, udp: 300 },
             trash: Vec::new(),
@@ -103,7 +103,7 @@ impl Model {
             Action::Services(None) => return Ok(Answer::Services(self.services.clone())),
             Action::Services(Some(id)) => {
                 let service = self.service(id).ok_or(RefusalKind::NoSuchService)?.clone();
-                return Ok(Answer::Services(Services { size: 4096, services: vec![service] }));
+                return Ok(Answer::Services(Services { size: 4096, services: vec![service], ..Services::default() }));
             }
             Action::Connections => return Ok(Answer::Connections(self.connections.clone())),
             Action::Timeouts => return Ok(Answer::Timeouts(self.timeouts)),

@@ -15,6 +15,9 @@ pub struct Services {
     pub size: u64,
     /// Virtual services.
     pub services: Vec<Service>,
+    /// Counters and rates of all traffic, that of services and servers that are gone included.
+    #[serde(default)]
+    pub totals: Stats,
 }
 
 /// Counters and rates of a service or a server. Rates are per second, as IPVS's estimator rounds them.

@@ -1,0 +1,52 @@
+//! Requests that need no more than the rules and the engine's tables: the same for a running director and a rehearsed
+//! one.
+//!
+//! Invariant: a question changes nothing. What is about a running director (its status, its drops, its files) is for
+//! the [`controller`](super::controller) and refused here.
+
+use xvs_engine::time::Now;
+
+use crate::config::rules;
+
+use super::change::Scene;
+use super::protocol::{Action, Answer, Refusal, RefusalKind, ServiceId, Services};
+use super::{report, timeouts};
+
+/// Carries out an action, or answers a question.
+///
+/// # Errors
+/// It is refused, and nothing has changed.
+pub fn answer(scene: &mut Scene<'_>, action: Action) -> Result<Answer, Refusal> {
+    match action {
+        Action::Services(id) => services(scene, id.as_ref()),
+        Action::Connections => {
+            Ok(Answer::Connections(report::connections(scene.shared, Now::from_millis(scene.now_ms))))
+        }
+        Action::StateTimeouts(id) => scene.book.timeouts(id.as_ref()).map(Answer::StateTimeouts),
+        Action::Settings(names) => scene.book.settings().states(&names).map(Answer::Settings),
+        Action::Set(assignments) => scene.set(assignments).map(Answer::Settings),
+        Action::Marks => Ok(Answer::Marks(scene.book.mark_views())),
+        Action::Timeouts => Ok(Answer::Timeouts(timeouts::get(scene.shared))),
+        Action::Status | Action::Drops | Action::Explain { .. } | Action::Apply { .. } => {
+            Err(Refusal::new(RefusalKind::Unsupported, "only a running director can tell or do that"))
+        }
+        change => scene.change(change).map(|()| Answer::Done),
+    }
+}
+
+fn services(scene: &Scene<'_>, id: Option<&ServiceId>) -> Result<Answer, Refusal> {
+    let Scene { book, shared, outside, .. } = scene;
+    let path = |real| outside.way(real);
+    let services = match id {
+        None => book.entries().map(|entry| book.view(entry, path)).collect(),
+        Some(id) => {
+            let entry = book.entry(id).ok_or_else(|| {
+                let message = format!("there is no service {}", rules::describe(id));
+                Refusal::new(RefusalKind::NoSuchService, message)
+            })?;
+            vec![book.view(entry, path)]
+        }
+    };
+    let (size, totals) = (shared.table.capacity().into(), book.totals());
+    Ok(Answer::Services(Services { size, services, totals }))
+}
