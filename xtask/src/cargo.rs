@@ -41,6 +41,16 @@ pub(crate) fn build_release() -> Result<PathBuf> {
     Ok(target.join("release"))
 }
 
+/// Runs a judge over a directory of recordings; a relative one is meant from where the person is.
+pub(crate) fn judge(which: &str, directory: Option<&Path>, own: &str) -> Result<()> {
+    let directory = match directory {
+        Some(directory) => std::path::absolute(directory).context("the directory has no absolute path")?,
+        None => root().join(own),
+    };
+    let directory = directory.to_str().context("the directory's name is not UTF-8")?;
+    run(&["run", "--quiet", "--package", "xvs", "--example", "judge", "--", which, directory])
+}
+
 /// Runs the engine's benchmarks.
 pub(crate) fn bench(filter: Option<&str>) -> Result<()> {
     let mut words = vec!["bench", "--package", "xvs-engine"];

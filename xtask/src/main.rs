@@ -1,5 +1,5 @@
-//! `cargo xtask`: what people run. `demo` shows the product, `test` proves it, `deps` names and installs what is missing,
-//! `bench` measures.
+//! `cargo xtask`: what people run. `demo` shows the product, `test` proves it, `traces` and `golden` compare it with
+//! recordings of IPVS, `deps` names and installs what is missing, `bench` measures.
 //!
 //! Invariant: this program builds and runs on a machine that has only cargo, since it is what installs the rest. It ends
 //! with an exit code other than 0 whenever anything failed.
@@ -14,13 +14,14 @@ mod paint;
 mod summary;
 mod test;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
 
 #[derive(Debug, Parser)]
-#[command(name = "cargo xtask", about = "What people run: demo, test, deps, bench")]
+#[command(name = "cargo xtask", about = "What people run: demo, test, traces, golden, deps, bench")]
 enum Task {
     /// Shows the product at work: one client, one director, four real servers, on this machine.
     Demo {
@@ -51,6 +52,16 @@ enum Task {
         #[arg(long, conflicts_with = "check")]
         install: bool,
     },
+    /// Plays recorded choices of the kernel's IPVS through the director, a line a recording; fails if one differs.
+    Traces {
+        /// A directory of recordings (`kernel-*/setup-commands.txt` and CSVs); without it, those that the project keeps.
+        directory: Option<PathBuf>,
+    },
+    /// Compares the director's listings with recorded outputs of the real ipvsadm; fails if one differs.
+    Golden {
+        /// A directory of outputs (`index.tsv`, `setup-commands.txt`); without it, those that the project keeps.
+        directory: Option<PathBuf>,
+    },
     /// Runs the engine's benchmarks.
     Bench {
         /// Run only benchmarks whose names contain this.
@@ -76,6 +87,8 @@ fn run(task: Task) -> Result<()> {
         Task::Deps { check: true, .. } => deps::check(),
         Task::Deps { install: true, .. } => deps::install(),
         Task::Deps { .. } => deps::list(),
+        Task::Traces { directory } => cargo::judge("traces", directory.as_deref(), "datapath/tests/recordings"),
+        Task::Golden { directory } => cargo::judge("golden", directory.as_deref(), "datapath/tests/golden"),
         Task::Bench { filter } => cargo::bench(filter.as_deref()),
     }
 }

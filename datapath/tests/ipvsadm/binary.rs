@@ -9,7 +9,7 @@ use xvs::control::protocol::{Outcome, Request, Response, SOCKET_ENV, VERSION};
 use xvs::ipvsadm::run::Director;
 
 use crate::model::Model;
-use crate::recording::{after, printed};
+use crate::recording::{configured, printed};
 
 /// A directory of this test's own, gone when the test is over.
 struct Directory(PathBuf);
@@ -60,7 +60,7 @@ fn over_a_socket() {
 
     let listener = UnixListener::bind(&socket).expect("a socket");
     std::thread::spawn(move || {
-        let mut model = after("configured");
+        let mut model = configured();
         for stream in listener.incoming() {
             serve(stream.expect("a tool"), &mut model);
         }

@@ -1,7 +1,7 @@
 //! Command lines, right and wrong, that the recordings do not have.
 
 use crate::model::{Model, Recorded};
-use crate::recording::{after, run};
+use crate::recording::{configured, run};
 use xvs::control::protocol::{
     Action, Family, Mask, Method, Persistence, SchedFlags, ServerSpec, ServiceId, Timeouts, Tunnel, TunnelChecksum,
 };
@@ -122,7 +122,7 @@ fn usage() {
         (2, "--start-daemon master --mcast-ttl 256", "255"),
         (2, "--start-daemon master --sync-maxlen 65508", "65507"),
     ];
-    let mut model = after("configured");
+    let mut model = configured();
     let before = model.services.clone();
     for (exit, line, word) in table {
         let outcome = run(&mut model, &format!("ipvsadm {line}"), "");
@@ -239,7 +239,7 @@ fn restore() {
 /// Guards what we added: JSON, thresholds in saved rules; neither exists for what is called ipvsadm.
 #[test]
 fn ours() {
-    let mut model = after("configured");
+    let mut model = configured();
     let json = run(&mut model, "xvsadm -L --json", "").stdout;
     let answer: xvs::control::protocol::Answer = serde_json::from_str(&json).expect("the protocol's answer");
     assert_eq!(answer, xvs::control::protocol::Answer::Services(model.services.clone()));
