@@ -609,3 +609,30 @@ proptest! {
         prop_assert!(site.shared.table.is_empty());
     }
 }
+
+/// Guards the watching of answers (`observe_replies`): with it the answers of DR and TUN servers from the VIP are steered
+/// for as long as one of them is there, and without it they are not.
+#[test]
+fn answers_from_the_vip_are_watched_on_request() {
+    let answers = |site: &Site| {
+        let vip = address(WEB).ip();
+        site.world.steered.keys().filter(|key| matches!(key, Key::Reply { address, .. } if *address == vip)).count()
+    };
+    let mut site = web();
+    site.change(add(WEB, ONE, Method::Dr));
+    assert_eq!(answers(&site), 0);
+    let mut site = web();
+    site.book.observe_replies(true);
+    let port = address(WEB).port();
+    let servers = [(1, Method::Dr), (2, Method::Tun(Tunnel::Ipip))]
+        .map(|(last, method)| (format!("10.0.0.{last}:{port}"), method));
+    for (server, method) in &servers {
+        site.change(add(WEB, server, *method));
+    }
+    assert_eq!(answers(&site), 1, "one key, wanted twice");
+    for (server, _) in &servers {
+        site.change(delete(WEB, server));
+    }
+    site.pass_seconds(121);
+    assert_eq!(answers(&site), 0);
+}

@@ -52,7 +52,16 @@ fn transport_cases(w: &World) -> Vec<Case> {
         ("the answer to a health check, any port", t(w.rip_any, 12345, w.dip, 4000, TCP), local),
         ("a real server is a client of a service", t(w.rip, 8080, w.vip, 80, TCP), service),
         ("echo to the VIP", ip(w.client, w.vip, w.icmp, &plain, icmp(w.echo, &Part::default())), not),
-        ("no transport that has ports", ip(w.client, w.vip, 50, &plain, transport(UDP, 4000, 80)), not),
+        ("no transport that has ports", ip(w.client, w.vip, 47, &plain, transport(UDP, 4000, 80)), not),
+        (
+            "IPsec to a VIP whose key exchange is a service",
+            ip(w.client, w.vip, 50, &plain, transport(UDP, 1, 2)),
+            service,
+        ),
+        ("IPsec to a VIP with other services", ip(w.client, w.vip_any, 50, &plain, transport(UDP, 500, 500)), not),
+        ("IPsec of a real server", ip(w.rip, w.client, 50, &plain, transport(UDP, 1, 2)), reply),
+        ("IPsec between a real server and the director", ip(w.rip, w.dip, 50, &plain, transport(UDP, 1, 2)), local),
+        ("IPsec of anybody else", ip(w.rip_any, w.client, 50, &plain, transport(UDP, 500, 500)), not),
     ];
     table.into_iter().map(|(says, packet, outcome)| (says.into(), packet, outcome)).collect()
 }

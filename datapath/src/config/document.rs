@@ -63,6 +63,9 @@ pub struct DirectorTable {
     /// The interface that `own_vips` puts them on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vip_interface: Option<String>,
+    /// Watch the answers of DR and TUN servers that cross the director.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observe_replies: Option<bool>,
     /// What becomes of packets of a queue whose worker is not alive.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub absent_worker: Option<AbsentWorker>,

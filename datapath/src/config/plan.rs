@@ -137,6 +137,7 @@ pub fn needs_restart(current: &Desired, next: &Desired) -> Vec<&'static str> {
     let all = [
         ("director.control", was.control != will.control),
         ("director.own_vips", was.own_vips != will.own_vips),
+        ("director.observe_replies", was.observe_replies != will.observe_replies),
         ("director.vip_interface", was.vip_interface != will.vip_interface),
         ("director.absent_worker", was.absent_worker != will.absent_worker),
         ("director.xdp_mode", was.xdp_mode != will.xdp_mode),

@@ -60,6 +60,8 @@ pub struct DirectorSettings {
     pub control: Option<PathBuf>,
     /// Add the VIPs to an interface, announce them, take them away at exit.
     pub own_vips: bool,
+    /// Watch the answers of DR and TUN servers that cross the director.
+    pub observe_replies: bool,
     /// Where `own_vips` puts them; none for the first interface.
     pub vip_interface: Option<String>,
     /// Packets of a queue whose worker is not alive.
@@ -207,6 +209,7 @@ impl DirectorSettings {
         DirectorSettings {
             control: table.control.as_ref().map(PathBuf::from),
             own_vips: table.own_vips.unwrap_or(false),
+            observe_replies: table.observe_replies.unwrap_or(false),
             vip_interface: table.vip_interface.clone(),
             absent_worker: table.absent_worker.unwrap_or_default(),
             xdp_mode: table.xdp_mode.unwrap_or_default(),

@@ -36,6 +36,7 @@ use super::{keys, supported};
 
 mod accounts;
 mod marks;
+mod removal;
 mod servers;
 
 pub use marks::check_room;
@@ -94,6 +95,8 @@ pub struct Book {
     cull: Cull,
     marking: Marking,
     totals: Totals,
+    /// Answers of DR and TUN servers are steered, too.
+    observes: bool,
 }
 
 impl Book {
@@ -115,7 +118,13 @@ impl Book {
             cull: Cull::default(),
             marking: Marking::default(),
             totals: Totals::default(),
+            observes: false,
         }
+    }
+
+    /// From now on, servers that are added have their answers watched, whatever their method (`observe_replies`).
+    pub fn observe_replies(&mut self, observes: bool) {
+        self.observes = observes;
     }
 
     /// The services in the order of their making.
@@ -226,7 +235,7 @@ impl Book {
         let (service, policy) = (entry.service.clone(), keys::policy(&spec, entry.class));
         let number = service.number;
         // Persistence decides about FTP's data connections, and about the ports that answers come from.
-        let steered = steer_all(&spec, &entry.members, outside)?;
+        let steered = steer_all(&spec, &entry.members, self.observes, outside)?;
         self.marking.stale |= is_ranged(&spec.id);
         let old = std::mem::replace(&mut entry.spec, spec);
         // In a plan, the workers hear of what was opened first.
@@ -239,57 +248,11 @@ impl Book {
         }
         for (member, new) in entry.members.iter_mut().zip(steered) {
             member.steered.extend(new);
-            note_steered(&mut self.leaving, &entry.spec, member);
+            note_steered(&mut self.leaving, &entry.spec, member, self.observes);
         }
         service.edit(&self.shared.arena, scheduler, policy);
         remember(&self.shared, &service);
         Ok(())
-    }
-
-    /// Deletes a service with its servers. Their connections are dropped silently from now on, as in IPVS.
-    ///
-    /// # Errors
-    /// There is no such service.
-    pub fn delete_service(&mut self, id: &ServiceId, now_ms: u64, outside: &mut dyn Outside) -> Result<(), Refusal> {
-        self.close_service(id, now_ms).ok_or_else(|| no_such_service(id, RefusalKind::NoSuchService))?;
-        self.unsteer_marks(outside);
-        self.announce(outside);
-        self.end_nodest();
-        Ok(())
-    }
-
-    /// Deletes all services.
-    pub fn flush(&mut self, now_ms: u64, outside: &mut dyn Outside) {
-        let all: Vec<ServiceId> = self.entries().map(|entry| entry.spec.id).collect();
-        for id in &all {
-            self.close_service(id, now_ms);
-        }
-        self.unsteer_marks(outside);
-        self.announce(outside);
-        self.end_nodest();
-    }
-
-    /// Ends the connections of removed servers at once, if that is wanted (`expire_nodest_conn`).
-    fn end_nodest(&self) {
-        if self.shared.switches.expire_nodest_conn.is_on() {
-            let ended = self.shared.end_nodest();
-            tracing::info!(ended, "connections of removed servers were ended");
-        }
-    }
-
-    fn close_service(&mut self, id: &ServiceId, now_ms: u64) -> Option<()> {
-        let entry = self.remove_entry(id)?;
-        self.totals.retire(entry.traffic(&self.counters));
-        for member in entry.members {
-            entry.service.remove(&self.shared.arena, member.real);
-            self.discard(*id, entry.service.number, member, now_ms);
-        }
-        if entry.steered {
-            self.lingering.insert(*id);
-        }
-        self.shared.timeouts.clear(entry.class);
-        self.classes.take_back(entry.class);
-        Some(())
     }
 
     /// Adds a server to a service, in front of the others.
@@ -310,14 +273,14 @@ impl Book {
         let service = entry.spec.clone();
         let mut member = match self.trash.get(id, spec.address) {
             Some(trashed) => {
-                let steered = steer_server(&service, &spec, &trashed.member.steered, outside)?;
+                let steered = steer_server(&service, &spec, &trashed.member.steered, self.observes, outside)?;
                 let mut member = self.revive(id, &spec)?;
                 member.steered.extend(steered);
                 member
             }
             None => {
                 let real = self.trash.take_record(&self.shared.arena).ok_or_else(|| self.no_record())?;
-                let steered = steer_server(&service, &spec, &[], outside);
+                let steered = steer_server(&service, &spec, &[], self.observes, outside);
                 let steered = steered.inspect_err(|_| self.trash.give_record(real))?;
                 self.shared.arena.get(real).reset(&keys::settings(&spec));
                 let mut member = Member::new(spec, real, &self.counters);
@@ -326,7 +289,7 @@ impl Book {
             }
         };
         member.spec = spec;
-        note_steered(&mut self.leaving, &service, &member);
+        note_steered(&mut self.leaving, &service, &member, self.observes);
         let settings = keys::settings(&spec);
         let real = self.shared.arena.get(member.real);
         real.set(&settings);
@@ -370,69 +333,19 @@ impl Book {
     /// # Errors
     /// No such service or server, the new rules break one, or a table is full.
     pub fn edit_server(&mut self, id: &ServiceId, spec: ServerSpec, outside: &mut dyn Outside) -> Result<(), Refusal> {
-        let Book { shared, entries, numbers, leaving, .. } = self;
+        let Book { shared, entries, numbers, leaving, observes, .. } = self;
         let entry = numbers.get(id).and_then(|number| entries.get_mut(number));
         let entry = entry.ok_or_else(|| no_such_service(id, RefusalKind::ServiceNotDefined))?;
         let at = entry.find(spec.address).ok_or_else(|| no_such_server(id, spec.address))?;
         supported::server(&entry.spec, &spec)?;
         let member = &mut entry.members[at];
-        let steered = steer_server(&entry.spec, &spec, &member.steered, outside)?;
+        let steered = steer_server(&entry.spec, &spec, &member.steered, *observes, outside)?;
         member.steered.extend(steered);
         member.spec = spec;
-        note_steered(leaving, &entry.spec, member);
+        note_steered(leaving, &entry.spec, member, *observes);
         let real = member.real;
         entry.service.change(&shared.arena, real, || shared.arena.get(real).set(&keys::settings(&spec)));
         Ok(())
-    }
-
-    /// Deletes a server. Its connections' packets are dropped until it comes back or they time out, as in IPVS.
-    ///
-    /// # Errors
-    /// No such service or server.
-    pub fn delete_server(&mut self, id: &ServiceId, address: SocketAddr, now_ms: u64) -> Result<(), Refusal> {
-        let Book { shared, counters, entries, numbers, .. } = self;
-        let entry = numbers.get(id).and_then(|number| entries.get_mut(number));
-        let entry = entry.ok_or_else(|| no_such_service(id, RefusalKind::ServiceNotDefined))?;
-        let at = entry.find(address).ok_or_else(|| no_such_server(id, address))?;
-        let member = entry.members.remove(at);
-        entry.service.remove(&shared.arena, member.real);
-        entry.retired += member.traffic(counters);
-        let number = entry.service.number;
-        self.discard(*id, number, member, now_ms);
-        self.end_nodest();
-        Ok(())
-    }
-
-    fn discard(&mut self, id: ServiceId, service: u32, member: Member, since_ms: u64) {
-        // The trash sees to its key now.
-        self.leaving.remove(&(id, member.spec.address));
-        self.trash.put(id, Trashed { service, member, since_ms });
-    }
-
-    /// Forgets what nobody refers to any more: keys of ended connections, servers long in the trash.
-    pub fn tidy(&mut self, now_ms: u64, outside: &mut dyn Outside) {
-        let Book { shared, entries, numbers, lingering, leaving, trash, .. } = self;
-        if !lingering.is_empty() {
-            let busy = trash.services_with_connections(&shared.arena);
-            let over = lingering.extract_if(|id| !busy.contains(id));
-            over.filter_map(|id| keys::inbound(&id)).for_each(|key| outside.unsteer(&key));
-        }
-        leaving.retain(|(id, address)| {
-            let entry = numbers.get(id).and_then(|number| entries.get_mut(number));
-            let member = entry.and_then(|entry| {
-                let at = entry.find(*address)?;
-                Some((&entry.spec, entry.members.get_mut(at)?))
-            });
-            let Some((spec, member)) = member else { return false };
-            let over = is_idle(&shared.arena, member.real);
-            if over {
-                let wanted = keys::of_server(spec, &member.spec);
-                member.steered.extract_if(.., |key| !wanted.contains(key)).for_each(|key| outside.unsteer(&key));
-            }
-            !over
-        });
-        trash.empty(&shared.arena, now_ms).iter().for_each(|key| outside.unsteer(key));
-        self.tidy_marks(now_ms, outside);
     }
 
     /// Tells all schedulers that remember for how long, after that was changed.

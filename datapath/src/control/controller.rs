@@ -84,6 +84,7 @@ impl Controller {
         let counters = datapath.handles.iter().map(|handle| handle.public.counters.clone()).collect();
         let mut book = Book::new(shared.clone(), counters);
         book.begin_with(desired.settings());
+        book.observe_replies(desired.director().observe_replies);
         let vips = Vips::new(desired.director().own_vips.then(|| vip_interface.to_owned()));
         Controller { datapath, vips, report, shared, book, desired, quiet_until: Instant::now() }
     }

@@ -121,12 +121,21 @@ pub(super) fn inbound(id: &ServiceId) -> Option<Key> {
 ///
 /// A persistent service of many ports (a mark, port 0, FTP) leaves the client's port as it is, whatever port its server
 /// was given (IPVS-REFERENCE 3.3): answers come from any.
-pub(super) fn of_server(service: &ServiceSpec, server: &ServerSpec) -> Vec<Key> {
+pub(super) fn of_server(service: &ServiceSpec, server: &ServerSpec, observes: bool) -> Vec<Key> {
     let (address, port) = (server.address.ip(), server.address.port());
+    // DR and TUN servers answer from the VIP.
+    let answers = match service.id {
+        ServiceId::Address { protocol, address } if observes => {
+            Some(Key::Reply { protocol: steered(protocol), address: address.ip(), port: address.port() })
+        }
+        _ => None,
+    };
     match server.method {
-        Method::Dr => Vec::new(),
-        Method::Tun(Tunnel::Gue { port, .. }) => vec![Key::Tunnel { address, port }],
-        Method::Tun(Tunnel::Ipip | Tunnel::Gre { .. }) => vec![Key::Tunnel { address, port: 0 }],
+        Method::Dr => answers.into_iter().collect(),
+        Method::Tun(tunnel) => {
+            let port = if let Tunnel::Gue { port, .. } = tunnel { port } else { 0 };
+            answers.into_iter().chain([Key::Tunnel { address, port }]).collect()
+        }
         Method::Nat => {
             let (protocols, own) = match &service.id {
                 ServiceId::Address { protocol, address } => (std::slice::from_ref(protocol), address.port()),

@@ -2,9 +2,10 @@
  *
  * The XDP program: decides for each frame whether a worker or the kernel gets it.
  *
- * A worker gets what belongs to a virtual service: (a) packets addressed to one, (b) replies of NAT real servers,
- * (c) ICMP errors about either, or about the director's own tunnels to real servers, (d) later fragments of either. The kernel gets everything else: ARP, neighbour
- * discovery, ssh, echo to the VIP, other ports of the VIP, and answers to the director's own sockets.
+ * A worker gets what belongs to a virtual service: (a) packets addressed to one, (b) replies of NAT real servers (and of
+ * others, if the operator wants those watched), (c) ICMP errors about either, or about the director's own tunnels to real
+ * servers, (d) later fragments of either, and IPsec whose key exchange is a service. The kernel gets everything else: ARP,
+ * neighbour discovery, ssh, echo to the VIP, other ports of the VIP, and answers to the director's own sockets.
  *
  * Invariants: the frame is never written to and its head is never moved, since AF_XDP users compute addresses from it;
  * every frame is counted once; a frame goes to the socket of the queue it arrived on, because AF_XDP delivers to no
@@ -137,6 +138,20 @@ static __always_inline enum outcome classify_transport(const struct frame *frame
 	return later ? outcome_redirected_fragment : outcome_redirected_reply;
 }
 
+/* IPsec has no ports: it goes where its key exchange goes, which is UDP from and to port 500. All fragments alike. */
+#define ISAKMP 500
+
+static __always_inline enum outcome classify_ipsec(struct packet *packet)
+{
+	packet->source.protocol = packet->destination.protocol = IPPROTO_UDP;
+	packet->source.port = packet->destination.port = bpf_htons(ISAKMP);
+	if (is_service(&packet->destination, &packet->source, false))
+		return outcome_redirected_service;
+	if (!is_reply(&packet->source, false))
+		return outcome_passed_not_steered;
+	return is_local(&packet->destination) ? outcome_passed_local : outcome_redirected_reply;
+}
+
 static __always_inline enum outcome classify(const struct frame *frame)
 {
 	struct packet packet;
@@ -154,6 +169,8 @@ static __always_inline enum outcome classify(const struct frame *frame)
 	__u8 protocol = packet.source.protocol;
 	if (protocol == (family == FAMILY_IPV4 ? IPPROTO_ICMP : IPPROTO_ICMPV6))
 		return classify_icmp(frame, &packet);
+	if (protocol == IPPROTO_ESP || protocol == IPPROTO_AH)
+		return classify_ipsec(&packet);
 	if (!has_ports(protocol))
 		return outcome_passed_not_steered;
 	return classify_transport(frame, &packet);

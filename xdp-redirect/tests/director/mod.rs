@@ -35,10 +35,12 @@ fn keys(world: &World) -> Vec<Key> {
     vec![
         service(Protocol::Tcp, world.vip, 80),
         service(Protocol::Udp, world.vip, 53),
+        service(Protocol::Udp, world.vip, 500),
         service(Protocol::Sctp, world.vip, 9899),
         service(Protocol::Tcp, world.vip_any, 0),
         reply(Protocol::Tcp, world.rip, 8080),
         reply(Protocol::Udp, world.rip, 53),
+        reply(Protocol::Udp, world.rip, 500),
         reply(Protocol::Sctp, world.rip, 9899),
         reply(Protocol::Tcp, world.rip_any, 0),
         Key::Tunnel { address: world.far, port: 0 },

@@ -17,9 +17,10 @@ pub(super) fn steer_server(
     service: &ServiceSpec,
     spec: &ServerSpec,
     steered: &[Key],
+    observes: bool,
     outside: &mut dyn Outside,
 ) -> Result<Vec<Key>, Refusal> {
-    let mut new = keys::of_server(service, spec);
+    let mut new = keys::of_server(service, spec, observes);
     new.retain(|key| !steered.contains(key));
     for (number, key) in new.iter().enumerate() {
         if let Err(refusal) = outside.steer(key) {
@@ -31,8 +32,13 @@ pub(super) fn steer_server(
 }
 
 /// Writes down if a server's older connections want more to be steered than its new ones do.
-pub(super) fn note_steered(leaving: &mut HashSet<(ServiceId, SocketAddr)>, service: &ServiceSpec, member: &Member) {
-    let wanted = keys::of_server(service, &member.spec);
+pub(super) fn note_steered(
+    leaving: &mut HashSet<(ServiceId, SocketAddr)>,
+    service: &ServiceSpec,
+    member: &Member,
+    observes: bool,
+) {
+    let wanted = keys::of_server(service, &member.spec, observes);
     let place = (service.id, member.spec.address);
     if member.steered.iter().all(|key| wanted.contains(key)) {
         leaving.remove(&place);
@@ -45,11 +51,12 @@ pub(super) fn note_steered(leaving: &mut HashSet<(ServiceId, SocketAddr)>, servi
 pub(super) fn steer_all(
     service: &ServiceSpec,
     members: &[Member],
+    observes: bool,
     outside: &mut dyn Outside,
 ) -> Result<Vec<Vec<Key>>, Refusal> {
     let mut steered: Vec<Vec<Key>> = Vec::with_capacity(members.len());
     for member in members {
-        match steer_server(service, &member.spec, &member.steered, outside) {
+        match steer_server(service, &member.spec, &member.steered, observes, outside) {
             Ok(new) => steered.push(new),
             Err(refusal) => {
                 steered.iter().flatten().for_each(|key| outside.unsteer(key));

@@ -1,0 +1,108 @@
+//! What leaves the book: deleted services and servers, and what is steered for them until nobody needs it any more.
+//!
+//! Invariant: connections outlive the rules that they were made by. A removed server waits in the trash, a removed
+//! service's key lingers, until the last of them is over.
+
+use std::net::SocketAddr;
+
+use super::{Book, Member, Outside, Trashed, is_idle, no_such_server, no_such_service};
+use crate::control::keys;
+use crate::control::protocol::{Refusal, RefusalKind, ServiceId};
+
+impl Book {
+    /// Deletes a service with its servers. Their connections are dropped silently from now on, as in IPVS.
+    ///
+    /// # Errors
+    /// There is no such service.
+    pub fn delete_service(&mut self, id: &ServiceId, now_ms: u64, outside: &mut dyn Outside) -> Result<(), Refusal> {
+        self.close_service(id, now_ms).ok_or_else(|| no_such_service(id, RefusalKind::NoSuchService))?;
+        self.unsteer_marks(outside);
+        self.announce(outside);
+        self.end_nodest();
+        Ok(())
+    }
+
+    /// Deletes all services.
+    pub fn flush(&mut self, now_ms: u64, outside: &mut dyn Outside) {
+        let all: Vec<ServiceId> = self.entries().map(|entry| entry.spec.id).collect();
+        for id in &all {
+            self.close_service(id, now_ms);
+        }
+        self.unsteer_marks(outside);
+        self.announce(outside);
+        self.end_nodest();
+    }
+
+    /// Ends the connections of removed servers at once, if that is wanted (`expire_nodest_conn`).
+    fn end_nodest(&self) {
+        if self.shared.switches.expire_nodest_conn.is_on() {
+            let ended = self.shared.end_nodest();
+            tracing::info!(ended, "connections of removed servers were ended");
+        }
+    }
+
+    fn close_service(&mut self, id: &ServiceId, now_ms: u64) -> Option<()> {
+        let entry = self.remove_entry(id)?;
+        self.totals.retire(entry.traffic(&self.counters));
+        for member in entry.members {
+            entry.service.remove(&self.shared.arena, member.real);
+            self.discard(*id, entry.service.number, member, now_ms);
+        }
+        if entry.steered {
+            self.lingering.insert(*id);
+        }
+        self.shared.timeouts.clear(entry.class);
+        self.classes.take_back(entry.class);
+        Some(())
+    }
+
+    /// Deletes a server. Its connections' packets are dropped until it comes back or they time out, as in IPVS.
+    ///
+    /// # Errors
+    /// No such service or server.
+    pub fn delete_server(&mut self, id: &ServiceId, address: SocketAddr, now_ms: u64) -> Result<(), Refusal> {
+        let Book { shared, counters, entries, numbers, .. } = self;
+        let entry = numbers.get(id).and_then(|number| entries.get_mut(number));
+        let entry = entry.ok_or_else(|| no_such_service(id, RefusalKind::ServiceNotDefined))?;
+        let at = entry.find(address).ok_or_else(|| no_such_server(id, address))?;
+        let member = entry.members.remove(at);
+        entry.service.remove(&shared.arena, member.real);
+        entry.retired += member.traffic(counters);
+        let number = entry.service.number;
+        self.discard(*id, number, member, now_ms);
+        self.end_nodest();
+        Ok(())
+    }
+
+    fn discard(&mut self, id: ServiceId, service: u32, member: Member, since_ms: u64) {
+        // The trash sees to its key now.
+        self.leaving.remove(&(id, member.spec.address));
+        self.trash.put(id, Trashed { service, member, since_ms });
+    }
+
+    /// Forgets what nobody refers to any more: keys of ended connections, servers long in the trash.
+    pub fn tidy(&mut self, now_ms: u64, outside: &mut dyn Outside) {
+        let Book { shared, entries, numbers, lingering, leaving, trash, observes, .. } = self;
+        if !lingering.is_empty() {
+            let busy = trash.services_with_connections(&shared.arena);
+            let over = lingering.extract_if(|id| !busy.contains(id));
+            over.filter_map(|id| keys::inbound(&id)).for_each(|key| outside.unsteer(&key));
+        }
+        leaving.retain(|(id, address)| {
+            let entry = numbers.get(id).and_then(|number| entries.get_mut(number));
+            let member = entry.and_then(|entry| {
+                let at = entry.find(*address)?;
+                Some((&entry.spec, entry.members.get_mut(at)?))
+            });
+            let Some((spec, member)) = member else { return false };
+            let over = is_idle(&shared.arena, member.real);
+            if over {
+                let wanted = keys::of_server(spec, &member.spec, *observes);
+                member.steered.extract_if(.., |key| !wanted.contains(key)).for_each(|key| outside.unsteer(&key));
+            }
+            !over
+        });
+        trash.empty(&shared.arena, now_ms).iter().for_each(|key| outside.unsteer(key));
+        self.tidy_marks(now_ms, outside);
+    }
+}
