@@ -6,6 +6,8 @@ mod binary;
 mod mistakes;
 #[path = "ipvsadm/model.rs"]
 mod model;
+#[path = "judges/names.rs"]
+mod names;
 #[path = "ipvsadm/properties.rs"]
 mod properties;
 #[path = "ipvsadm/recording.rs"]

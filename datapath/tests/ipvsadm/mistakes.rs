@@ -1,6 +1,7 @@
 //! Command lines, right and wrong, that the recordings do not have.
 
-use crate::model::{Model, Recorded};
+use crate::model::Model;
+use crate::names::Recorded;
 use crate::recording::{configured, run};
 use xvs::control::protocol::{
     Action, Family, Mask, Method, Persistence, SchedFlags, ServerSpec, ServiceId, Timeouts, Tunnel, TunnelChecksum,

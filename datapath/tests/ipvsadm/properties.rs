@@ -10,7 +10,8 @@ use xvs::control::protocol::{
 use xvs::ipvsadm::options::ENTRIES;
 use xvs::ipvsadm::{Dialect, parse};
 
-use crate::model::{Model, Recorded};
+use crate::model::Model;
+use crate::names::Recorded;
 use crate::recording::run;
 
 fn checksum() -> impl Strategy<Value = TunnelChecksum> {

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 
 use xvs::ipvsadm::run::{World, main};
 
-use crate::model::{Model, Recorded};
+use crate::model::Model;
+use crate::names::Recorded;
 
 /// What a command came to.
 #[derive(Debug, PartialEq, Eq)]

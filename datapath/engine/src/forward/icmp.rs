@@ -15,6 +15,7 @@ use crate::wire::{Fragment, Headers, Mac, Packet, get_u16, put_u16};
 
 use super::link;
 use super::nat::{self, End};
+use super::own::Own;
 
 /// Length of an ICMP header.
 const HEADER: usize = 8;
@@ -116,27 +117,11 @@ pub fn quote(packet: &mut Packet<'_>, quoted: Range<usize>, error: &Error, sourc
     bytes[ip + 1] = error.code;
     bytes[ip + 4..ip + HEADER].copy_from_slice(&error.rest.to_be_bytes());
     let length = HEADER + quote;
-    match source.family() {
-        Family::Inet => {
-            bytes[0] = 0x45;
-            bytes[1] = 0xc0; // internetwork control, as RFC 1812 asks for
-            put_u16(bytes, 2, (ip + length) as u16);
-            bytes[8] = TTL;
-            bytes[9] = Protocol::ICMP.0;
-            bytes[12..16].copy_from_slice(&source.octets4());
-            bytes[16..20].copy_from_slice(&to.octets4());
-            let checksum = Sum::default().bytes(&bytes[..20]).finish();
-            put_u16(bytes, 10, checksum);
-        }
-        Family::Inet6 => {
-            bytes[0] = 0x60;
-            put_u16(bytes, 4, length as u16);
-            bytes[6] = Protocol::ICMPV6.0;
-            bytes[7] = TTL;
-            bytes[8..24].copy_from_slice(&source.octets16());
-            bytes[24..40].copy_from_slice(&to.octets16());
-        }
-    }
+    let (class, protocol) = match source.family() {
+        Family::Inet => (0xc0, Protocol::ICMP), // internetwork control, as RFC 1812 asks for
+        Family::Inet6 => (0, Protocol::ICMPV6),
+    };
+    Own { source, destination: to, class, ttl: TTL, protocol, ident: Some(0) }.write(bytes, length)?;
     let checksum = sum(bytes, ip, ip + length, source, to).finish();
     put_u16(bytes, ip + 2, checksum);
     Some(())

@@ -12,7 +12,7 @@ pub mod icmp;
 pub mod link;
 pub mod mss;
 pub mod nat;
-mod outer;
+mod own;
 pub mod quoted;
 pub mod reset;
 pub mod tun;

@@ -8,6 +8,7 @@ use crate::wire::checksum::Sum;
 use crate::wire::{Fragment, Headers, Mac, Packet, TcpFlags, put_u16};
 
 use super::link;
+use super::own::Own;
 
 /// Length of a TCP header without options.
 const TCP: usize = 20;
@@ -48,26 +49,7 @@ pub fn answer(packet: &mut Packet<'_>, headers: Headers) -> Option<()> {
     let (source, client) = (flow.dst.address, flow.src.address);
     let sum = Sum::default().pseudo(source, client, Protocol::TCP, TCP).bytes(&bytes[ip..]);
     put_u16(bytes, ip + 16, sum.finish());
-    match family {
-        Family::Inet => {
-            bytes[0] = 0x45;
-            put_u16(bytes, 2, (ip + TCP) as u16);
-            bytes[6] = 0x40;
-            bytes[8] = TTL;
-            bytes[9] = Protocol::TCP.0;
-            bytes[12..16].copy_from_slice(&source.octets4());
-            bytes[16..20].copy_from_slice(&client.octets4());
-            let checksum = Sum::default().bytes(&bytes[..20]).finish();
-            put_u16(bytes, 10, checksum);
-        }
-        Family::Inet6 => {
-            bytes[0] = 0x60;
-            put_u16(bytes, 4, TCP as u16);
-            bytes[6] = Protocol::TCP.0;
-            bytes[7] = TTL;
-            bytes[8..24].copy_from_slice(&source.octets16());
-            bytes[24..40].copy_from_slice(&client.octets16());
-        }
-    }
+    let protocol = Protocol::TCP;
+    Own { source, destination: client, class: 0, ttl: TTL, protocol, ident: None }.write(bytes, TCP)?;
     link::write_header(packet, 0, family, &tags, from, to)
 }

@@ -3,7 +3,9 @@
 //!
 //! Outer and inner family are independent: 4in4, 6in6, 6in4 (the VIP is IPv6, the server is reached by IPv4) and 4in6.
 //! IPv4's "don't fragment" is copied from an inner IPv4 header if the operator has it so (`pmtu_disc`), and left off for
-//! an inner IPv6 one. The headers' own rules are in [`outer`], [`gue`] and [`gre`].
+//! an inner IPv6 one. As IPVS does it: the outer TTL is the inner one after its decrement; the traffic class is copied,
+//! with congestion marks by the full-functionality rule of RFC 3168; IPv4's identification counts on where the packet may
+//! be fragmented. The headers' own rules are in [`own`](super::own), [`gue`] and [`gre`].
 //!
 //! Not here: fragmentation of what is too big, and the clamping of MSS ([`mss`](super::mss)).
 
@@ -11,7 +13,7 @@ use crate::flow::{Address, Family, FlowHash, Protocol};
 use crate::tunnel::{GueChecksum, Tunnel};
 use crate::wire::{Headers, Packet};
 
-use super::outer::{self, Outer};
+use super::own::Own;
 use super::{gre, gue};
 
 /// One end of a tunnel to the other.
@@ -39,7 +41,7 @@ pub fn encapsulate(
 ) -> Option<()> {
     let Ends { source, server, tunnel } = *ends;
     let frame = packet.bytes();
-    let class = outer::class(frame, &headers);
+    let class = class(frame, &headers);
     let ttl = headers.ttl(frame);
     let whole = copy_df && headers.family == Family::Inet && headers.dont_fragment(frame);
     let inner = if headers.family == Family::Inet { Protocol::IPV4 } else { Protocol::IPV6 };
@@ -63,5 +65,15 @@ pub fn encapsulate(
         }
     };
     let ident = if whole || server.family() == Family::Inet6 { None } else { Some(ident()) };
-    Outer { source, server, class, ttl, protocol, ident }.write(header, payload.len())
+    Own { source, destination: server, class, ttl, protocol, ident }.write(header, payload.len())
+}
+
+/// The outer traffic class: the inner one, but "congestion experienced" starts afresh as "capable" (RFC 3168, 9.1.1).
+#[inline]
+fn class(frame: &[u8], headers: &Headers) -> u8 {
+    let class = match headers.family {
+        Family::Inet => frame[headers.l3 + 1],
+        Family::Inet6 => frame[headers.l3] << 4 | frame[headers.l3 + 1] >> 4,
+    };
+    if class & 3 == 3 { class & !3 | 2 } else { class }
 }
