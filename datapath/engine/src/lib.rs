@@ -13,10 +13,11 @@
 //!   Engine::forward      (each frame)
 //!     checksum::complete               a partial checksum becomes a whole one
 //!     conn::Table::lookup              the connection, and which way the packet goes in it
-//!       or Engine::open                snapshot -> service -> scheduler -> conn::Table::insert
-//!     Engine::track                    state machine, active/inactive counts, timer
+//!       or Engine::unknown             mark, service -> template or scheduler -> conn::Table::insert
+//!     Engine::track                    conn::state, active/inactive counts, timer
 //!     forward::{nat, tun}              addresses, ports, checksums, outer header (DR: nothing)
 //!     forward::link                    MAC addresses and VLAN tags of the next hop
+//!   forward::cut                       what is too large and may be cut leaves in fragments
 //!   Rings::transmit      (each device)
 //!   Engine::expire                     a bounded piece of the connection table
 //! ```
@@ -32,7 +33,7 @@
 //!
 //! # Invariants worth knowing
 //!
-//! - A packet is sent, held for a moment, or dropped with a [`drop::DropReason`]: nothing else.
+//! - A packet is sent, whole or in fragments, held for a moment, or dropped with a [`drop::DropReason`]: nothing else.
 //! - A connection keeps its real server for life, whatever the configuration does.
 //! - Frames are conserved: [`rings::Ledger`].
 //! - Choosing a server and counting the connection is one step under the service's lock. A new NAT connection looks up
