@@ -112,6 +112,36 @@ impl Client {
         self.peer(&["udp", &to.to_string(), "--sockets", sockets, "--asks", asks, "--size", size])
     }
 
+    /// As [`Client::udp`], with every question in fragments, of which the last one is sent first.
+    pub fn udp_reversed(&self, to: SocketAddr, sockets: usize, asks: usize, size: usize) -> Result<Answers> {
+        let numbers = [sockets, asks, size].map(|number| number.to_string());
+        let [sockets, asks, size] = &numbers;
+        self.peer(&["udp", &to.to_string(), "--reversed", "--sockets", sockets, "--asks", asks, "--size", size])
+    }
+
+    /// Asks a DNS server so often for the text of a name, always from the same port; the text is who answered.
+    pub fn dns(&self, to: SocketAddr, name: &str, asks: usize) -> Result<Answers> {
+        self.peer(&["dns", &to.to_string(), "--name", name, "--asks", &asks.to_string()])
+    }
+
+    /// Makes file transfers of `size` bytes over one control connection to `to`; the server opens the connections for
+    /// data if `active`. Only what the server of the control connection gave back unchanged counts as answered.
+    pub fn files(&self, to: SocketAddr, transfers: usize, size: usize, active: bool) -> Result<Answers> {
+        let (to, numbers) = (to.to_string(), [transfers, size].map(|number| number.to_string()));
+        let mut words = vec!["files", &to, "--transfers", &numbers[0], "--size", &numbers[1]];
+        words.extend(active.then_some("--active"));
+        self.peer(&words)
+    }
+
+    /// Opens so many SCTP associations, from this port and the following ones, and asks over each; they stay open, or are
+    /// shut down.
+    pub fn sctp(&self, to: SocketAddr, first_port: u16, associations: usize, shut_down: bool) -> Result<Answers> {
+        let (to, first, associations) = (to.to_string(), first_port.to_string(), associations.to_string());
+        let mut words = vec!["sctp", &to, "--first-port", &first, "--associations", &associations];
+        words.extend(shut_down.then_some("--shut-down"));
+        self.peer(&words)
+    }
+
     /// Opens `count` TCP connections, holds all of them open at the same time, and asks once over each.
     pub fn hold(&self, to: SocketAddr, count: usize) -> Result<Answers> {
         self.peer(&["hold", &to.to_string(), "--connections", &count.to_string()])

@@ -25,6 +25,7 @@ use crate::counters::Counters;
 use crate::listing::stats_from_listing;
 use crate::namespace::Namespace;
 use crate::process::Process;
+use crate::table::{Row, rows_from_listing};
 
 /// From the start of `xvs` until packets can flow.
 const READY_LIMIT: Duration = Duration::from_secs(15);
@@ -237,12 +238,17 @@ impl Running {
     pub fn drops(&self) -> Result<Counters> {
         let printed = self.xvs(&["drops", "--json"])?;
         let json: Value = serde_json::from_str(&printed).context("`xvs drops --json` printed no JSON")?;
-        Ok(Counters::from_json(&json))
+        Ok(Counters::from_json(&json["drops"]))
     }
 
     /// The counters of services and servers, from `xvsadm -L -n --stats --exact`.
     pub fn stats(&self) -> Result<Counters> {
         stats_from_listing(&self.xvsadm("-L -n --stats --exact")?)
+    }
+
+    /// The connections and templates that `xvsadm -L -c -n` lists.
+    pub fn connections(&self) -> Result<Vec<Row>> {
+        rows_from_listing(&self.xvsadm("-L -c -n")?)
     }
 
     /// Rules and drops: all that a story about packets should account for.

@@ -35,6 +35,15 @@ pub const HTTP_PORTS: &[u16] = &[80, 8080, 8081];
 /// UDP ports on which every real server says its name and repeats what it heard.
 pub const UDP_PORTS: &[u16] = &[5353, 5354];
 
+/// UDP ports on which the answers come in fragments, the last one first.
+pub const UDP_REVERSED_PORTS: &[u16] = &[5355];
+
+/// TCP ports of control connections for file transfers.
+pub const FILES_PORTS: &[u16] = &[21, 2121];
+
+/// SCTP ports on which every real server says its name and repeats what it heard.
+pub const SCTP_PORTS: &[u16] = &[3868, 3869];
+
 /// Size of the large file that servers serve: 100 MB.
 const LARGE_LEN: usize = 100_000_000;
 

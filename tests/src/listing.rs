@@ -1,7 +1,7 @@
 //! Reads the table that `xvsadm -L -n --stats --exact` prints.
 //!
-//! Invariant: counters are named `TCP 10.1.0.100:80 conns` for a service and `TCP 10.1.0.100:80 > 10.2.0.11:80 conns`
-//! for a server; the five columns are conns, inpkts, outpkts, inbytes and outbytes.
+//! Invariant: counters are named `TCP 10.1.0.100:80 conns` or `FWM 7 conns` for a service, and `TCP 10.1.0.100:80 >
+//! 10.2.0.11:80 conns` for a server; the five columns are conns, inpkts, outpkts, inbytes and outbytes.
 
 use anyhow::{Context, Result, bail};
 
@@ -20,6 +20,10 @@ pub fn stats_from_listing(text: &str) -> Result<Counters> {
         let words: Vec<_> = line.split_whitespace().collect();
         let (name, values) = match words.as_slice() {
             [] => continue,
+            ["FWM", mark, "IPv6", values @ ..] => {
+                service = format!("FWM {mark} IPv6");
+                (service.clone(), values)
+            }
             ["->", server, values @ ..] => (format!("{service} > {server}"), values),
             [protocol, address, values @ ..] => {
                 service = format!("{protocol} {address}");
@@ -51,6 +55,9 @@ mod tests {
         let counters = stats_from_listing(text).unwrap();
         assert_eq!(counters.get("TCP 10.1.0.100:80 conns"), 2);
         assert_eq!(counters.get("TCP 10.1.0.100:80 > 10.2.0.12:80 outbytes"), 600);
+        let marks = "a\nb\nc\nFWM  7 1 2 3 4 5\nFWM  7 IPv6 6 7 8 9 10\n  -> [fd00:2::11]:0 6 7 8 9 10\n";
+        let counters = stats_from_listing(marks).unwrap();
+        assert_eq!((counters.get("FWM 7 conns"), counters.get("FWM 7 IPv6 > [fd00:2::11]:0 outbytes")), (1, 10));
         assert!(stats_from_listing("a\nb\nc\nTCP 10.1.0.100:80 1 2 3 4").is_err());
     }
 }

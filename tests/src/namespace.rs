@@ -7,7 +7,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -94,6 +94,16 @@ impl Namespace {
     pub fn mac(&self, device: &str) -> Result<String> {
         let printed = self.run(&["cat", &format!("/sys/class/net/{device}/address")])?.ok()?;
         Ok(printed.trim().to_owned())
+    }
+
+    /// A counter of the kernel inside, as /proc/net/netstat and /proc/net/snmp name it: `TcpExt`, `TCPSynRetrans`.
+    pub fn kernel_counter(&self, group: &str, name: &str) -> Result<u64> {
+        let printed = self.run(&["cat", "/proc/net/netstat", "/proc/net/snmp"])?.ok()?;
+        let mut lines = printed.lines().filter_map(|line| line.strip_prefix(group)?.strip_prefix(": "));
+        let (names, values) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+        let value = names.split(' ').zip(values.split(' ')).find(|(key, _)| *key == name);
+        let value = value.and_then(|(_, value)| value.parse().ok());
+        value.with_context(|| format!("the kernel has no counter {group} {name}"))
     }
 
     /// Starts forwarding by the kernel. A director must do without; the router needs it.

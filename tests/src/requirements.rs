@@ -24,6 +24,8 @@ pub const REQUIREMENTS: &[Requirement] = &[
     Requirement { program: "curl", package: "curl", why: "the clients" },
     Requirement { program: "iperf3", package: "iperf3", why: "bulk traffic" },
     Requirement { program: "ethtool", package: "ethtool", why: "offloads and queue counters of interfaces" },
+    Requirement { program: "dnsmasq", package: "dnsmasq-base", why: "a real UDP service" },
+    Requirement { program: "traceroute", package: "traceroute", why: "a look at the way from the client's side" },
     Requirement { program: "tcpdump", package: "tcpdump", why: "a look at the wire when a test fails" },
     Requirement { program: "clang", package: "clang", why: "the VLAN tagger of the lab, a BPF program" },
 ];

@@ -11,7 +11,7 @@ use anyhow::Result;
 use crate::addresses::Pair;
 use crate::binaries::binary;
 use crate::command::run;
-use crate::lab::UDP_PORTS;
+use crate::lab::{FILES_PORTS, SCTP_PORTS, UDP_PORTS, UDP_REVERSED_PORTS};
 use crate::namespace::Namespace;
 use crate::nginx::Nginx;
 use crate::process::{Process, wait_until};
@@ -38,8 +38,14 @@ impl RealServer {
         let nginx = Nginx::start(&name, &namespace, directory)?;
         let mut command = namespace.command(binary("xvs-peer")?);
         command.args(["serve", "--name", &name, "--decapsulate"]);
-        for port in UDP_PORTS {
-            command.args(["--udp", &port.to_string()]);
+        let services = [
+            ("--udp", UDP_PORTS),
+            ("--udp-reversed", UDP_REVERSED_PORTS),
+            ("--files", FILES_PORTS),
+            ("--sctp", SCTP_PORTS),
+        ];
+        for (flag, port) in services.iter().flat_map(|(flag, ports)| ports.iter().map(move |port| (flag, port))) {
+            command.args([flag, port.to_string().as_str()]);
         }
         let peer = Process::start(&format!("{name}-peer"), &mut command, directory)?;
         Ok(RealServer {
@@ -76,6 +82,22 @@ impl RealServer {
     /// SHA-256 of what was uploaded to it as `/upload/NAME`.
     pub fn checksum_of_upload(&self, name: &str) -> Result<String> {
         checksum(&self.directory.join(&self.name).join("upload").join(name))
+    }
+
+    /// Starts dnsmasq, which knows a text for one name: this server's own name. It ends with the value.
+    pub fn dnsmasq(&self, name: &str) -> Result<Process> {
+        let mut command = self.namespace.command("dnsmasq");
+        command.args([
+            "--keep-in-foreground",
+            "--log-facility=-",
+            "--user=root",
+            "--pid-file",
+            "--conf-file=/dev/null",
+        ]);
+        command.args(["--no-resolv", "--no-hosts", &format!("--txt-record={name},{}", self.name)]);
+        let process = Process::start(&format!("{}-dnsmasq", self.name), &mut command, &self.directory)?;
+        wait_until("dnsmasq starting", START_LIMIT, || process.log().contains("started"))?;
+        Ok(process)
     }
 
     /// Starts `iperf3` in server mode on its usual port of this address; it ends with the value. It answers UDP from the

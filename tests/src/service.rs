@@ -55,6 +55,8 @@ pub struct Service {
     flag: &'static str,
     protocol: &'static str,
     address: SocketAddr,
+    /// In place of protocol and address.
+    mark: Option<u32>,
     scheduler: String,
     servers: Vec<(SocketAddr, String)>,
 }
@@ -62,12 +64,22 @@ pub struct Service {
 impl Service {
     /// TCP at this VIP and port.
     pub fn tcp(address: SocketAddr) -> Self {
-        Service { flag: "-t", protocol: "TCP", address, scheduler: "rr".into(), servers: Vec::new() }
+        Service { flag: "-t", protocol: "TCP", address, mark: None, scheduler: "rr".into(), servers: Vec::new() }
     }
 
     /// UDP at this VIP and port.
     pub fn udp(address: SocketAddr) -> Self {
         Service { flag: "-u", protocol: "UDP", ..Service::tcp(address) }
+    }
+
+    /// SCTP at this VIP and port.
+    pub fn sctp(address: SocketAddr) -> Self {
+        Service { flag: "--sctp-service", protocol: "SCTP", ..Service::tcp(address) }
+    }
+
+    /// What has this mark by the director's rules, such as packets to this address.
+    pub fn mark(mark: u32, address: SocketAddr) -> Self {
+        Service { mark: Some(mark), ..Service::tcp(address) }
     }
 
     /// The scheduler and its options, as after `-s`; `rr` if nothing is said.
@@ -88,19 +100,27 @@ impl Service {
         addresses.fold(self, |service, address| service.server(address, method, ""))
     }
 
-    /// VIP and port.
+    /// VIP and port; of a mark, such as were named.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// How `xvsadm` is told which service: `-t 10.1.0.100:80`.
+    /// How `xvsadm` is told which service: `-t 10.1.0.100:80`, `-f 7`, `-f 7 -6`.
     pub fn key(&self) -> String {
-        format!("{} {}", self.flag, self.address)
+        match self.mark {
+            Some(mark) if self.address.is_ipv6() => format!("-f {mark} -6"),
+            Some(mark) => format!("-f {mark}"),
+            None => format!("{} {}", self.flag, self.address),
+        }
     }
 
-    /// How listings name the service: `TCP 10.1.0.100:80`.
+    /// How listings name the service: `TCP 10.1.0.100:80`, `FWM 7`, `FWM 7 IPv6`.
     pub fn listed(&self) -> String {
-        format!("{} {}", self.protocol, self.address)
+        match self.mark {
+            Some(mark) if self.address.is_ipv6() => format!("FWM {mark} IPv6"),
+            Some(mark) => format!("FWM {mark}"),
+            None => format!("{} {}", self.protocol, self.address),
+        }
     }
 
     /// The lines that make it.

@@ -44,14 +44,19 @@ pub fn story_of_the_lab(guards: &str, steps: impl FnOnce() -> Result<()>) -> Out
         if in_ci() {
             return Err(Failure(obstacle));
         }
-        // The harness captures what the macros print and shows it for failures only; a skip must be seen too.
-        let _ = writeln!(std::io::stdout(), "\nSKIPPED: {obstacle} Not guarded: {guards}.");
+        skipped(guards, &obstacle);
         return Ok(());
     }
     let keeper = scratch::Keeper::begin();
     let result = steps();
     keeper.end(result.is_ok());
     result.map_err(|error| Failure(format!("{error:#}")))
+}
+
+/// Says loudly that a story can not be told on this machine, whatever is installed: `why` is a sentence.
+pub fn skipped(guards: &str, why: &str) {
+    // The harness captures what the macros print and shows it for failures only; a skip must be seen too.
+    let _ = writeln!(std::io::stdout(), "\nSKIPPED: {why} Not guarded: {guards}.");
 }
 
 fn obstacle() -> Option<String> {

@@ -36,6 +36,7 @@ pub(crate) const TEST: &[Package] = &[
     package("iperf3", "bulk traffic"),
     package("ethtool", "offloads and queue counters of interfaces"),
     package("dnsmasq-base", "a real UDP service"),
+    package("traceroute", "a look at the way from the client's side"),
     package("tcpdump", "a look at the wire when a test fails"),
 ];
 

@@ -1,16 +1,22 @@
 //! `xvs-peer`: the ends of the wire that nginx and curl do not play.
 //!
-//! `serve` runs in a real server: it answers UDP with its name, and opens tunnels (IP in IP, GUE, GRE) with plain
-//! sockets, so that no kernel needs tunnel devices. `ask`, `hold`, `udp` and `tunnel` run in a client and print counted
+//! `serve` runs in a real server: it answers UDP and SCTP with its name, transfers files, and opens tunnels (IP in IP, GUE,
+//! GRE) with plain sockets, so that no kernel needs tunnel devices or SCTP. The others run in a client and print counted
 //! answers as one line of JSON.
 //!
 //! Not here: anything of the product. This program must not share code with what it tests.
 
 mod ask;
+mod asked;
 mod checksum;
+mod crc32c;
 mod decapsulate;
+mod dns;
+mod files;
 mod hold;
 mod http;
+mod packet;
+mod sctp;
 mod serve;
 mod tunnel;
 mod udp;
@@ -24,18 +30,8 @@ use xvs_tests::Answers;
 #[derive(Debug, Parser)]
 #[command(about = "Peers for the laboratory of xvs")]
 enum Role {
-    /// A real server: says its name to whoever asks by UDP, and opens tunnels.
-    Serve {
-        /// What it calls itself.
-        #[arg(long)]
-        name: String,
-        /// UDP ports to answer on.
-        #[arg(long)]
-        udp: Vec<u16>,
-        /// Take packets out of tunnels.
-        #[arg(long)]
-        decapsulate: bool,
-    },
+    /// A real server: says its name to whoever asks, and opens tunnels.
+    Serve(serve::Services),
     /// Asks by HTTP until standard input ends; prints the counts after every line that it reads, and at the end.
     Ask {
         to: SocketAddr,
@@ -60,6 +56,40 @@ enum Role {
         asks: usize,
         #[arg(long, default_value_t = 32)]
         size: usize,
+        /// Send every question in fragments, the last one first.
+        #[arg(long)]
+        reversed: bool,
+    },
+    /// Asks a DNS server for the text of a name, always from the same port.
+    Dns {
+        to: SocketAddr,
+        #[arg(long)]
+        name: String,
+        #[arg(long, default_value_t = 1)]
+        asks: u16,
+    },
+    /// Makes file transfers over one control connection.
+    Files {
+        to: SocketAddr,
+        #[arg(long, default_value_t = 1)]
+        transfers: usize,
+        #[arg(long, default_value_t = 100_000)]
+        size: usize,
+        /// The server opens the connections for data.
+        #[arg(long)]
+        active: bool,
+    },
+    /// Opens SCTP associations and asks over each.
+    Sctp {
+        to: SocketAddr,
+        /// The client's port of the first one; the others have the following ports.
+        #[arg(long)]
+        first_port: u16,
+        #[arg(long, default_value_t = 1)]
+        associations: u16,
+        /// Close them in order; else they stay open.
+        #[arg(long)]
+        shut_down: bool,
     },
     /// Asks by UDP through a tunnel that it makes itself.
     Tunnel {
@@ -73,10 +103,13 @@ enum Role {
 
 fn main() -> Result<()> {
     let answers = match Role::parse() {
-        Role::Serve { name, udp, decapsulate } => return serve::run(&name, &udp, decapsulate),
+        Role::Serve(services) => return serve::run(&services),
         Role::Ask { to, parallel, keep_alive } => return ask::run(to, parallel, keep_alive),
         Role::Hold { to, connections } => hold::run(to, connections),
-        Role::Udp { to, sockets, asks, size } => udp::run(to, sockets, asks, size)?,
+        Role::Udp { to, sockets, asks, size, reversed } => udp::run(to, sockets, asks, size, reversed)?,
+        Role::Dns { to, name, asks } => dns::run(to, &name, asks)?,
+        Role::Files { to, transfers, size, active } => files::run(to, transfers, size, active)?,
+        Role::Sctp { to, first_port, associations, shut_down } => sctp::run(to, first_port, associations, shut_down)?,
         Role::Tunnel { own, to, server } => tunnel::run(own, to, server)?,
     };
     print(&answers)

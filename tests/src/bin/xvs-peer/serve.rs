@@ -1,33 +1,63 @@
-//! A real server's UDP service: the answer to every datagram is the server's name, a space, and the datagram.
+//! A real server's services: UDP and SCTP that answer with the server's name and the question, files, and tunnels' ends.
 //!
-//! Invariant: the answer leaves from the address that was asked, as any server behind direct routing must do; the
-//! kernel tells that address beside the datagram (packet information), and is told it beside the answer.
+//! Invariant: the answer leaves from the address that was asked ([`crate::asked`]).
 
-use std::io::{IoSlice, IoSliceMut};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::AsRawFd;
+use std::net::SocketAddr;
 use std::thread;
 
 use anyhow::{Context, Result};
-use nix::sys::socket::sockopt::{Ipv4PacketInfo, Ipv6RecvPacketInfo};
-use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sendmsg, setsockopt};
-use socket2::{Domain, Socket, Type};
+use clap::Args;
+use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::decapsulate;
+use crate::{asked, decapsulate, files, packet, sctp};
 
 /// No datagram is longer.
 const MAX_LEN: usize = 65536;
 
-pub(crate) fn run(name: &str, ports: &[u16], decapsulate: bool) -> Result<()> {
+/// What a real server does.
+#[derive(Debug, Args)]
+pub(crate) struct Services {
+    /// What it calls itself.
+    #[arg(long)]
+    name: String,
+    /// UDP ports to answer on.
+    #[arg(long)]
+    udp: Vec<u16>,
+    /// UDP ports to answer on in fragments, the last one first.
+    #[arg(long)]
+    udp_reversed: Vec<u16>,
+    /// TCP ports of control connections for file transfers.
+    #[arg(long)]
+    files: Vec<u16>,
+    /// SCTP ports to answer on.
+    #[arg(long)]
+    sctp: Vec<u16>,
+    /// Take packets out of tunnels.
+    #[arg(long)]
+    decapsulate: bool,
+}
+
+pub(crate) fn run(services: &Services) -> Result<()> {
     let mut threads = Vec::new();
-    for port in ports {
-        for any in [(Ipv4Addr::UNSPECIFIED, *port).into(), (Ipv6Addr::UNSPECIFIED, *port).into()] {
-            let socket = open(any).with_context(|| format!("UDP port {port} could not be opened"))?;
-            let name = name.to_owned();
-            threads.push(thread::spawn(move || answer(&socket, &name)));
+    let ports = services.udp.iter().map(|port| (*port, false));
+    for (port, reversed) in ports.chain(services.udp_reversed.iter().map(|port| (*port, true))) {
+        for domain in [Domain::IPV4, Domain::IPV6] {
+            let socket = asked::open(domain, Type::DGRAM, None, port);
+            let socket = socket.with_context(|| format!("UDP port {port} could not be opened"))?;
+            let name = services.name.clone();
+            threads.push(thread::spawn(move || answer(&socket, &name, reversed.then_some(port))));
         }
     }
-    if decapsulate {
+    for port in &services.files {
+        let (listener, name) = (files::listen(*port)?, services.name.clone());
+        threads.push(thread::spawn(move || files::serve(&listener, &name)));
+    }
+    for domain in [Domain::IPV4, Domain::IPV6] {
+        let socket = asked::open(domain, Type::RAW, Some(Protocol::from(sctp::PROTOCOL)), 0).context("SCTP")?;
+        let server = sctp::Server::new(&services.name, &services.sctp);
+        threads.push(thread::spawn(move || server.run(&socket, domain == Domain::IPV4)));
+    }
+    if services.decapsulate {
         threads.extend(decapsulate::start()?);
     }
     println!("ready");
@@ -37,62 +67,27 @@ pub(crate) fn run(name: &str, ports: &[u16], decapsulate: bool) -> Result<()> {
     Ok(())
 }
 
-fn open(address: SocketAddr) -> Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, None)?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-        setsockopt(&socket, Ipv6RecvPacketInfo, &true)?;
-    } else {
-        setsockopt(&socket, Ipv4PacketInfo, &true)?;
-    }
-    socket.bind(&address.into())?;
-    Ok(socket)
-}
-
-fn answer(socket: &Socket, name: &str) {
+/// Answers every datagram with the server's name, a space, and the datagram.
+fn answer(socket: &Socket, name: &str, reversed_from: Option<u16>) {
+    let mut number = 0;
     loop {
+        number += 1;
         // A client that went away makes the next call fail; the service goes on.
-        if let Err(error) = answer_one(socket, name) {
+        if let Err(error) = answer_one(socket, name, reversed_from, number) {
             eprintln!("a datagram was not answered: {error:#}");
         }
     }
 }
 
-fn answer_one(socket: &Socket, name: &str) -> Result<()> {
+fn answer_one(socket: &Socket, name: &str, reversed_from: Option<u16>, number: u16) -> Result<()> {
     let mut datagram = vec![0; MAX_LEN];
-    let mut control = nix::cmsg_space!(libc::in6_pktinfo, libc::in_pktinfo);
-    let (len, from, asked) = {
-        let mut parts = [IoSliceMut::new(&mut datagram)];
-        let fd = socket.as_raw_fd();
-        let message = recvmsg::<SockaddrStorage>(fd, &mut parts, Some(&mut control), MsgFlags::empty())?;
-        let asked = message.cmsgs()?.find_map(Asked::read).context("the kernel did not say which address was asked")?;
-        (message.bytes, message.address.context("a datagram without a source")?, asked)
-    };
+    let (len, way) = asked::receive(socket, &mut datagram)?;
     let text = format!("{name} ");
-    let parts = [IoSlice::new(text.as_bytes()), IoSlice::new(&datagram[..len])];
-    let beside = match &asked {
-        Asked::V4(info) => ControlMessage::Ipv4PacketInfo(info),
-        Asked::V6(info) => ControlMessage::Ipv6PacketInfo(info),
-    };
-    sendmsg(socket.as_raw_fd(), &parts, &[beside], MsgFlags::empty(), Some(&from))?;
-    Ok(())
-}
-
-/// The address that was asked, in the form in which the kernel takes it as the source of the answer.
-enum Asked {
-    V4(libc::in_pktinfo),
-    V6(libc::in6_pktinfo),
-}
-
-impl Asked {
-    fn read(message: ControlMessageOwned) -> Option<Self> {
-        match message {
-            // The interface is left open: the way back may be another one.
-            ControlMessageOwned::Ipv4PacketInfo(info) => {
-                Some(Asked::V4(libc::in_pktinfo { ipi_ifindex: 0, ipi_spec_dst: info.ipi_addr, ..info }))
-            }
-            ControlMessageOwned::Ipv6PacketInfo(info) => Some(Asked::V6(libc::in6_pktinfo { ipi6_ifindex: 0, ..info })),
-            _ => None,
+    match reversed_from {
+        None => way.answer(socket, &[text.as_bytes(), &datagram[..len]]),
+        Some(port) => {
+            let own = SocketAddr::new(way.asked(), port);
+            packet::send_reversed(own, way.from(), &[text.as_bytes(), &datagram[..len]].concat(), number)
         }
     }
 }

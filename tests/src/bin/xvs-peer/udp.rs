@@ -7,13 +7,15 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use xvs_tests::Answers;
 
+use crate::packet;
+
 /// UDP is not repeated: a lost question must not hide.
 const LIMIT: Duration = Duration::from_secs(3);
 
 /// After so many sockets without an answer, the others are not tried: each would wait for nothing.
 const PATIENCE: usize = 3;
 
-pub(crate) fn run(to: SocketAddr, sockets: usize, asks: usize, size: usize) -> Result<Answers> {
+pub(crate) fn run(to: SocketAddr, sockets: usize, asks: usize, size: usize, reversed: bool) -> Result<Answers> {
     let mut answers = Answers::default();
     let mut silent = 0;
     // All are open at the same time, so that no two have the same port: each is one connection to the director.
@@ -23,16 +25,16 @@ pub(crate) fn run(to: SocketAddr, sockets: usize, asks: usize, size: usize) -> R
             answers.given_up((sockets - number) * asks);
             break;
         }
-        silent += usize::from(!ask_all(socket, asks, size, &mut answers));
+        silent += usize::from(!ask_all(socket, asks, size, reversed.then_some(number), &mut answers));
     }
     Ok(answers)
 }
 
 /// Asks over one socket until an answer is missing; false if one was.
-fn ask_all(socket: &UdpSocket, asks: usize, size: usize, answers: &mut Answers) -> bool {
+fn ask_all(socket: &UdpSocket, asks: usize, size: usize, reversed: Option<usize>, answers: &mut Answers) -> bool {
     let mut first: Option<String> = None;
     for number in 0..asks {
-        match ask(socket, number, size) {
+        match ask(socket, number, size, reversed) {
             Ok(name) if *first.get_or_insert_with(|| name.clone()) == name => answers.answered(&name),
             Ok(name) => answers.failed(format!("{name} answered in place of the first server")),
             Err(error) => {
@@ -54,9 +56,17 @@ fn open(to: SocketAddr) -> Result<UdpSocket> {
     Ok(socket)
 }
 
-fn ask(socket: &UdpSocket, number: usize, size: usize) -> Result<String> {
+/// Asks; in fragments, the last one first, if it is said which socket this is.
+fn ask(socket: &UdpSocket, number: usize, size: usize, reversed: Option<usize>) -> Result<String> {
     let question: Vec<u8> = (0..size).map(|index| (index * 7 + number) as u8).collect();
-    socket.send(&question).context("send")?;
+    match reversed {
+        None => drop(socket.send(&question).context("send")?),
+        Some(which) => {
+            // No two packets that are on their way at the same time have the same number.
+            let id = (which * 256 + number + 1) as u16;
+            packet::send_reversed(socket.local_addr()?, socket.peer_addr()?, &question, id)?;
+        }
+    }
     let mut answer = [0; 65536];
     let len = socket.recv(&mut answer).context("receive")?;
     let answer = &answer[..len];
