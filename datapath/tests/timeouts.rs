@@ -156,6 +156,18 @@ fn ipvsadm_sets_three_of_them() {
     assert_eq!(timeout(&site, None, "established"), (900, false), "0 is IPVS's again");
 }
 
+/// Guards the director's timeouts: they are nobody's, and a service that is deleted does not take them with it.
+#[test]
+fn a_deleted_service_leaves_the_directors_alone() {
+    let mut site = site();
+    site.change(set(None, &[("udp", 1)], false));
+    site.change(Action::DeleteService(tcp(MAIL)));
+    assert_eq!(timeout(&site, None, "udp"), (1, true));
+    site.change(set(Some(tcp(WEB)), &[("udp", 7)], false));
+    site.change(Action::DeleteService(tcp(WEB)));
+    assert_eq!(timeout(&site, None, "udp"), (1, true));
+}
+
 /// A director without a datapath that knows timeouts.
 struct Director {
     path: PathBuf,

@@ -5,6 +5,8 @@
 
 use std::net::SocketAddr;
 
+use xvs_engine::conn::Class;
+
 use super::{Book, Member, Outside, Trashed, is_idle, no_such_server, no_such_service};
 use crate::control::keys;
 use crate::control::protocol::{Refusal, RefusalKind, ServiceId};
@@ -51,8 +53,11 @@ impl Book {
         if entry.steered {
             self.lingering.insert(*id);
         }
-        self.shared.timeouts.clear(entry.class);
-        self.classes.take_back(entry.class);
+        // Most have none of their own: the director's stay.
+        if entry.class != Class::DIRECTOR {
+            self.shared.timeouts.clear(entry.class);
+            self.classes.take_back(entry.class);
+        }
         Some(())
     }
 
