@@ -56,6 +56,25 @@ fn counts_through_a_life_by_nat() {
     assert_eq!((site.shared.table.len(), site.engine.counters().expired.get()), (0, 1));
 }
 
+/// A client's port that comes back by another VIP to the same NAT server: the server can not tell the two apart, so the
+/// new connection has the answers and the old one is over. Else the client would wait until the old one times out.
+#[test]
+fn the_newest_connection_of_a_port_has_the_answers() {
+    let other = "192.0.2.9:80";
+    let mut site = Site::with_service(Method::Nat, 8080);
+    let service = site.add_service(Protocol::TCP, other, "rr");
+    let real = site.add_real(service, RIP4, Method::Nat);
+    let source = |frame: &[u8]| frame[26..30].to_vec(); // behind the Ethernet header, in the IPv4 header
+    assert_eq!(site.forward(&client(SYN)).0, IN);
+    let (verdict, frame) = site.forward(&server(SYN | ACK));
+    assert_eq!((verdict, source(&frame)), (OUT, vec![192, 0, 2, 1]));
+    assert_eq!(site.forward(&client(ACK)).0, IN);
+    assert_eq!(site.forward(&from_client(&tcp(CLIENT4, other, SYN).bytes())).0, IN);
+    let (verdict, frame) = site.forward(&server(SYN | ACK));
+    assert_eq!((verdict, source(&frame)), (OUT, vec![192, 0, 2, 9]));
+    assert_eq!((site.counts(REAL), site.counts(real), site.shared.table.len()), ((0, 0), (1, 0), 1));
+}
+
 /// One-way methods end in FIN_WAIT for 120 s; a client's RST leaves 10 s.
 #[test]
 fn counts_through_a_life_one_way() {
