@@ -57,7 +57,8 @@ fn counts_through_a_life_by_nat() {
 }
 
 /// A client's port that comes back by another VIP to the same NAT server: the server can not tell the two apart, so the
-/// new connection has the answers and the old one is over. Else the client would wait until the old one times out.
+/// newer connection has the answers; else its client would wait until the older one times out. That one stays for its
+/// own client's packets.
 #[test]
 fn the_newest_connection_of_a_port_has_the_answers() {
     let other = "192.0.2.9:80";
@@ -72,7 +73,10 @@ fn the_newest_connection_of_a_port_has_the_answers() {
     assert_eq!(site.forward(&from_client(&tcp(CLIENT4, other, SYN).bytes())).0, IN);
     let (verdict, frame) = site.forward(&server(SYN | ACK));
     assert_eq!((verdict, source(&frame)), (OUT, vec![192, 0, 2, 9]));
-    assert_eq!((site.counts(REAL), site.counts(real), site.shared.table.len()), ((0, 0), (1, 0), 1));
+    assert_eq!(site.forward(&client(ACK)).0, IN);
+    assert_eq!((site.counts(REAL), site.counts(real), site.shared.table.len()), ((1, 0), (1, 0), 2));
+    site.pass_seconds(1000);
+    assert!(site.shared.table.is_empty());
 }
 
 /// One-way methods end in FIN_WAIT for 120 s; a client's RST leaves 10 s.

@@ -257,6 +257,16 @@ impl Table {
         Err(Full)
     }
 
+    /// Lets go of a NAT server's answers that an older connection had until now: the same port of the same client came by
+    /// another address or port of ours. To the server both are one, and what it answers is for the newer one, as in IPVS.
+    /// The older one lives on for its client's packets.
+    pub fn yield_answers(&self, answers: &Flow) {
+        let hash = self.hash(answers);
+        if let Some((older, Side::Out)) = self.lookup(answers, hash) {
+            self.index.remove(hash, older.id().0);
+        }
+    }
+
     /// Makes a note for answers: an entry that only the server's flow leads to. As for [`insert`](Table::insert).
     ///
     /// # Errors

@@ -162,22 +162,11 @@ impl Engine {
             parent: choice.parent,
         };
         if method == Method::Nat {
-            self.supersede(&Flow { protocol: flow.protocol, src: new.server, dst: flow.src });
+            self.shared.table.yield_answers(&Flow { protocol: flow.protocol, src: new.server, dst: flow.src });
         }
         let conn = self.insert(flow, |table| table.insert(&new, opening.hash, opening.now))?;
         real.bind();
         Ok(conn)
-    }
-
-    /// Ends the connection that these answers of a NAT server belong to until now: the same port of the same client, by
-    /// another address or port of ours. To the server both are one, and what it answers is for the new one.
-    fn supersede(&self, answer: &Flow) {
-        let table = &self.shared.table;
-        let Some((mut old, Side::Out)) = table.lookup(answer, table.hash(answer)) else { return };
-        if table.remove(&mut old) {
-            self.shared.settle(&old);
-            self.counters.expired.add(1);
-        }
     }
 
     /// Notes how answers to a packet that was scheduled by itself are translated. Without room they are not.
