@@ -279,6 +279,15 @@ impl HashKey {
         let mixed = fold(addresses ^ a, ports ^ b);
         FlowHash(fold(mixed ^ c, mixed.rotate_left(32) ^ d))
     }
+
+    /// A hash of what was hashed before and of these bytes.
+    pub fn mix(&self, hash: FlowHash, bytes: &[u8]) -> FlowHash {
+        let [a, b, c, d] = self.0;
+        let word = |bytes: &[u8]| bytes.iter().fold(0, |word, &byte| word << 8 | u64::from(byte));
+        let halves = bytes.chunks(16).map(|chunk| chunk.split_at(chunk.len().min(8)));
+        let mixed = halves.fold(hash.0 ^ a, |mixed, (low, high)| fold(word(low) ^ b, word(high) ^ mixed));
+        FlowHash(fold(mixed ^ c, bytes.len() as u64 ^ d))
+    }
 }
 
 /// The upper and the lower half of a product, folded into one word: every input bit reaches every output bit.
@@ -334,6 +343,27 @@ mod tests {
             }
             assert!(buckets.iter().all(|&count| (160..=360).contains(&count)), "{buckets:?}");
         }
+    }
+
+    /// Calls of one client differ in their Call-IDs only: each byte must count, the length, and what was hashed before.
+    #[test]
+    fn every_byte_that_is_mixed_in_counts() {
+        let key = HashKey::from_bytes(core::array::from_fn(|at| (at as u8).wrapping_mul(151) ^ 0x5a));
+        let base = [7; 40];
+        let mut hashes: Vec<u64> = (0..40).map(|length| key.mix(FlowHash(1), &base[..length]).0).collect();
+        hashes.push(key.mix(FlowHash(2), &base[..20]).0);
+        for (at, bit) in (0..40).flat_map(|at| (0..8).map(move |bit| (at, bit))) {
+            let mut changed = base;
+            changed[at] ^= 1 << bit;
+            hashes.push(key.mix(FlowHash(1), &changed).0);
+        }
+        let all = hashes.len();
+        let mut buckets = [0; 16];
+        hashes.iter().for_each(|hash| buckets[(hash & 15) as usize] += 1);
+        assert!(buckets.iter().all(|&count| (8..=44).contains(&count)), "{buckets:?}");
+        hashes.sort_unstable();
+        hashes.dedup();
+        assert_eq!(hashes.len(), all);
     }
 
     /// A connection is found by its flow only: each part of it must count in the hash.

@@ -1,5 +1,6 @@
 //! Connections: one table for all workers, and the state machines of the protocols.
 
+mod calls;
 mod entry;
 pub mod fragment;
 mod index;

@@ -16,6 +16,7 @@ use crate::real::{Method, Path, RealId};
 use crate::time::Now;
 
 use super::Side;
+use super::calls::Calls;
 use super::entry::{Conn, Flags, Status};
 use super::index::Index;
 
@@ -60,9 +61,14 @@ pub struct NewConn {
     pub parent: Option<ConnId>,
 }
 
-/// No entry is free.
+/// What there is no more of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Full;
+pub enum Full {
+    /// Entries, or places in the index.
+    Entries,
+    /// Places for Call-IDs.
+    Calls,
+}
 
 #[derive(Debug)]
 struct Slab {
@@ -130,6 +136,7 @@ pub struct Table {
     live: AtomicU32,
     capacity: u32,
     rover: AtomicU32,
+    pub(super) calls: Calls,
 }
 
 impl Table {
@@ -148,6 +155,7 @@ impl Table {
             live: AtomicU32::new(0),
             capacity,
             rover: AtomicU32::new(0),
+            calls: Calls::new(capacity),
         }
     }
 
@@ -173,8 +181,13 @@ impl Table {
     }
 
     /// The hash of a template's key: apart from that of the flow with the same numbers.
-    fn hash_of_key(&self, key: &Flow) -> FlowHash {
+    pub(super) fn hash_of_key(&self, key: &Flow) -> FlowHash {
         FlowHash(self.hash(key).0.rotate_left(32) ^ TEMPLATE_SALT)
+    }
+
+    /// A hash that depends on these bytes, too.
+    pub(super) fn mix(&self, hash: FlowHash, bytes: &[u8]) -> FlowHash {
+        self.key.mix(hash, bytes)
     }
 
     /// Starts to bring the bucket of a hash into the cache.
@@ -204,9 +217,19 @@ impl Table {
 
     /// The template under a key: client network and port 0, to VIP (or mark) and port. One that expired is found, too.
     pub fn template(&self, key: &Flow) -> Option<Conn<'_>> {
-        self.index.find(self.hash_of_key(key), |id| {
+        self.find_template(key, self.hash_of_key(key), |conn| !conn.status().flags.has(Flags::CALL))
+    }
+
+    /// The template under a key that the caller accepts, of those under this hash.
+    pub(super) fn find_template(
+        &self,
+        key: &Flow,
+        hash: FlowHash,
+        accepts: impl Fn(&Conn<'_>) -> bool,
+    ) -> Option<Conn<'_>> {
+        self.index.find(hash, |id| {
             let conn = self.entry(ConnId(id));
-            (conn.family() == key.family() && conn.is_template_of(key)).then_some(conn)
+            (conn.family() == key.family() && conn.is_template_of(key) && accepts(&conn)).then_some(conn)
         })
     }
 
@@ -231,15 +254,15 @@ impl Table {
     }
 
     /// Makes an entry under these hashes.
-    fn enter(&self, new: &NewConn, hashes: &[FlowHash], now: Now) -> Result<Conn<'_>, Full> {
+    pub(super) fn enter(&self, new: &NewConn, hashes: &[FlowHash], now: Now) -> Result<Conn<'_>, Full> {
         if self.live.fetch_add(1, Relaxed) >= self.capacity {
             self.live.fetch_sub(1, Relaxed);
-            return Err(Full);
+            return Err(Full::Entries);
         }
         let slab = if new.flow.family() == Family::Inet { &self.v4 } else { &self.v6 };
         let Some(entry) = slab.take() else {
             self.live.fetch_sub(1, Relaxed);
-            return Err(Full);
+            return Err(Full::Entries);
         };
         let conn = entry.prepare(new, now);
         // Into the index first, alive second: a sweep or an eviction that met a live entry which is not yet in the
@@ -254,7 +277,7 @@ impl Table {
             self.index.remove(hash, id);
         }
         self.free(&conn);
-        Err(Full)
+        Err(Full::Entries)
     }
 
     /// Lets go of a NAT server's answers that an older connection had until now: the same port of the same client came by
@@ -300,8 +323,9 @@ impl Table {
     fn bury(&self, conn: &Conn<'_>) {
         let flow = conn.flow();
         if !conn.is_note() {
-            let hash = if conn.is_template() { self.hash_of_key(&flow) } else { self.hash(&flow) };
+            let hash = if conn.is_template() { self.hash_of_template(conn) } else { self.hash(&flow) };
             self.index.remove(hash, conn.id().0);
+            self.forget_call(conn);
         }
         if let Some(reply) = conn.reply_flow() {
             self.index.remove(self.hash(&reply), conn.id().0);

@@ -257,6 +257,12 @@ impl Headers {
         self.end - self.l3
     }
 
+    /// What a UDP packet carries, or its first fragment; nothing of any other packet.
+    pub fn datagram<'f>(&self, frame: &'f [u8]) -> &'f [u8] {
+        let carries = self.flow.protocol == Protocol::UDP && !matches!(self.fragment, Fragment::Later(_));
+        if carries { frame.get(self.l4 + 8..self.end).unwrap_or_default() } else { &[] }
+    }
+
     /// Is IPv4's "don't fragment" set? (IPv6 never lets a router fragment.)
     #[inline]
     pub fn dont_fragment(&self, frame: &[u8]) -> bool {

@@ -4,6 +4,7 @@ pub mod checksum;
 pub mod headers;
 pub mod packet;
 pub mod sctp;
+pub mod sip;
 
 pub use headers::{Fragment, Headers, Tags, TcpFlags};
 pub use packet::Packet;
