@@ -110,6 +110,8 @@ counts! {
     templates;
     /// Packets that were scheduled each by itself (one-packet scheduling).
     one_packet;
+    /// Connections, and packets by themselves, that real servers began (`--pe sip`).
+    outward;
     /// Connections that timed out.
     expired;
     /// Half-open connections that gave way in a full table.

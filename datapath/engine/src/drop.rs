@@ -56,6 +56,12 @@ reasons! {
     SourcePort20 = "source_port_20";
     /// The scheduler found no usable real server: all are removed, quiesced or at their thresholds.
     NoServer = "no_server";
+    /// A new connection of a service with `--pe sip` whose message has no Call-ID to know the call by: none, one cut off or
+    /// longer than 255 bytes, or it is no UDP.
+    NoCallId = "no_call_id";
+    /// All places for Call-IDs (`--pe sip`) are taken; there is one for each four entries of `connections.capacity`. Raise
+    /// that, or shorten the service's persistence.
+    CallsFull = "calls_full";
     /// The connection's real server was removed; its packets go nowhere until it comes back or the entry times out.
     ServerGone = "server_gone";
     /// The packet's connection ended while the packet was on its way: another worker timed it out, or made room.

@@ -18,6 +18,7 @@ mod fragments;
 mod life;
 mod observe;
 mod open;
+mod outward;
 mod persist;
 mod shared;
 mod tunnel_errors;
@@ -36,7 +37,7 @@ use self::wrap::{room_to, way_to};
 use crate::conn::{Conn, Side, Sweep};
 use crate::counters::Counters;
 use crate::drop::DropReason;
-use crate::flow::{Family, FlowHash};
+use crate::flow::{Endpoint, Family, FlowHash};
 use crate::forward::icmp::Refusal;
 use crate::forward::nat::{self, End};
 use crate::forward::{checksum, decrement_ttl, link};
@@ -220,7 +221,7 @@ impl Engine {
         if let Some(conn) = self.answered(&headers, now) {
             return self.known(packet, headers, Bound::Conn(conn), Side::Out, true, now);
         }
-        match self.open(&headers, hash, now) {
+        match self.open(&headers, headers.datagram(packet.bytes()), hash, now) {
             Ok((bound, side, is_new)) => self.known(packet, headers, bound, side, !is_new, now),
             Err(reason) => self.decline(packet, headers, reason, now),
         }
@@ -244,6 +245,9 @@ impl Engine {
             self.counters.real_out(conn.real(), headers.ip_len());
             self.track(&mut conn, side, &headers, now);
             return self.outbound(packet, headers, &conn, now);
+        }
+        if let Bound::Outward { real, vip } = bound {
+            return self.outward_once(packet, headers, real, vip, now);
         }
         let real = self.shared.arena.get(bound.real());
         if !real.is_available() {
@@ -302,24 +306,40 @@ impl Engine {
     fn outbound(
         &self,
         packet: &mut Packet<'_>,
-        mut headers: Headers,
+        headers: Headers,
         conn: &Conn<'_>,
+        now: Now,
+    ) -> Result<Verdict, DropReason> {
+        let nat = conn.status().flags.method() == Method::Nat;
+        let source = nat.then(|| conn.virtual_endpoint());
+        self.send_out(packet, headers, source, conn.reply_path(), Some(conn), now)
+    }
+
+    /// The same, by what was found out of its connection.
+    #[inline]
+    fn send_out(
+        &self,
+        packet: &mut Packet<'_>,
+        mut headers: Headers,
+        source: Option<Endpoint>,
+        path: Path,
+        conn: Option<&Conn<'_>>,
         now: Now,
     ) -> Result<Verdict, DropReason> {
         if headers.ttl(packet.bytes()) <= 1 {
             return self.refuse(packet, headers, Refusal::TimeExceeded, DropReason::TtlExceeded, now);
         }
-        let hop = hop_of(conn.reply_path())?;
+        let hop = hop_of(path)?;
         let room = self.room_through(hop)?;
         let fits = headers.ip_len() <= room;
         if !fits && headers.dont_fragment(packet.bytes()) {
             return self.too_big(packet, headers, room, now);
         }
         decrement_ttl(packet.bytes_mut(), &headers);
-        if conn.status().flags.method() == Method::Nat {
-            nat::rewrite(packet.bytes_mut(), &mut headers, End::Source, conn.virtual_endpoint())?;
+        if let Some(source) = source {
+            nat::rewrite(packet.bytes_mut(), &mut headers, End::Source, source)?;
         }
-        if !conn.is_current() {
+        if conn.is_some_and(|conn| !conn.is_current()) {
             return Err(DropReason::ConnectionEnded);
         }
         self.counters.outbound.add(1);

@@ -4,6 +4,7 @@
 //! a copy of their state. It is a snapshot: the next packet may change what it says.
 
 use std::fmt::Write;
+use std::sync::Arc;
 
 use crate::conn::{Conn, Side, state};
 use crate::engine::{Shared, request};
@@ -73,7 +74,12 @@ impl Narrator<'_> {
                 }
                 false => "no service has this address: the XDP program leaves it to the kernel",
             };
-            text.push(format!("  service: none; {why}"));
+            match self.outward(flow) {
+                Some(vip) => text.push(format!(
+                    "  outward: a NAT server of {vip} sends it, whose engine (sip) begins a connection: source becomes {vip}"
+                )),
+                None => text.push(format!("  service: none; {why}")),
+            }
             return;
         };
         let scheduler = service.scheduler_name();
@@ -88,9 +94,8 @@ impl Narrator<'_> {
             return;
         }
         let policy = service.policy();
-        if let Some(template) =
-            policy.persistence.and_then(|persistence| self.template(service, flow, persistence, now))
-        {
+        let known = policy.persistence.filter(|_| policy.engine.is_none());
+        if let Some(template) = known.and_then(|persistence| self.template(service, flow, persistence, now)) {
             let real = template.real();
             text.push(format!(
                 "  persistence: the client's template leads to {} for {} s more; the scheduler is not asked",
@@ -107,6 +112,13 @@ impl Narrator<'_> {
                 text,
             );
             return;
+        }
+        if policy.engine.is_some() && policy.persistence.is_some() {
+            text.push(
+                "  persistence: by the Call-ID of the message (sip), which is not known here: a call that has a template goes \
+                 where that leads, a message without one is dropped (no_call_id), a new call is scheduled:"
+                    .into(),
+            );
         }
         if policy.one_packet && flow.protocol == Protocol::UDP {
             text.push("  one-packet scheduling: the next packet may go elsewhere".into());
@@ -159,6 +171,17 @@ impl Narrator<'_> {
         let leads = self.snapshot.service(flow).is_some_and(|service| matches!(service.key, ServiceKey::Mark(..)));
         let aside = if leads { "" } else { "; no service has this mark, so it counts for nothing" };
         Some(format!("  mark: {} by rule {} ({rule}){aside}", rule.mark, number + 1))
+    }
+
+    /// The VIP for which the sender, a real server, may begin a connection.
+    fn outward(&self, flow: &Flow) -> Option<Endpoint> {
+        if flow.protocol != Protocol::UDP || self.snapshot.is_virtual(flow.dst.address) {
+            return None;
+        }
+        let begins = |service: &&Arc<Service>| service.turn().nat_server(&self.shared.arena, flow.src).is_some();
+        let service = self.snapshot.outward().find(begins)?;
+        let ServiceKey::Address(_, vip) = service.key else { return None };
+        Some(vip)
     }
 
     fn unusable(&self, id: RealId) -> String {

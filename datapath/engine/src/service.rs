@@ -7,12 +7,13 @@
 //! Invariant: the newest server stands first in the list, as in IPVS; the scheduler hears of every change of the list
 //! before the next pick; what a scheduler picks is checked before it counts.
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use xvs_sdk::{Change, Reals, Request, Scheduler};
 
 use crate::flow::{Address, Endpoint, Family, Flow, Protocol};
-use crate::real::{Arena, Generation, RealId};
+use crate::real::{Arena, Generation, Method, RealId};
 use crate::sched::Builtin;
 
 /// The key of a virtual service.
@@ -76,6 +77,13 @@ pub struct Persistence {
     pub mask: u128,
 }
 
+/// What knows a client by its messages instead of its address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PersistenceEngine {
+    /// SIP over UDP: each call is a client of its own, known by its Call-ID.
+    Sip,
+}
+
 /// How a service treats new connections, besides its scheduler.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
@@ -83,6 +91,8 @@ pub struct Policy {
     pub flags: u8,
     /// Persistence, if it has it.
     pub persistence: Option<Persistence>,
+    /// What tells one client from another, besides addresses. It also lets NAT servers begin connections outwards.
+    pub engine: Option<PersistenceEngine>,
     /// Each UDP packet is scheduled by itself.
     pub one_packet: bool,
     /// The class of timeouts of its connections; 0 is the director's own.
@@ -97,6 +107,8 @@ pub struct Service {
     /// Its key.
     pub key: ServiceKey,
     pool: Mutex<Pool>,
+    /// It has an engine: a copy of what the policy says, for those who need no lock if it has none.
+    has_engine: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -160,7 +172,8 @@ impl Reals for View<'_> {
 impl Service {
     /// A service without servers.
     pub fn new(number: u32, key: ServiceKey, scheduler: Builtin, policy: Policy) -> Self {
-        Service { number, key, pool: Mutex::new(Pool { scheduler, policy, members: Vec::new() }) }
+        let has_engine = AtomicBool::new(policy.engine.is_some());
+        Service { number, key, pool: Mutex::new(Pool { scheduler, policy, members: Vec::new() }), has_engine }
     }
 
     fn pool(&self) -> MutexGuard<'_, Pool> {
@@ -196,10 +209,16 @@ impl Service {
         self.pool().policy
     }
 
+    /// Has it a persistence engine?
+    pub fn has_engine(&self) -> bool {
+        self.has_engine.load(Relaxed)
+    }
+
     /// Sets scheduler and policy. Templates keep what they were made with. A scheduler of the same name keeps its state; another one starts afresh.
     pub fn edit(&self, arena: &Arena, scheduler: Builtin, policy: Policy) {
         let pool = &mut *self.pool();
         pool.policy = policy;
+        self.has_engine.store(policy.engine.is_some(), Relaxed);
         if pool.scheduler.name() != scheduler.name() {
             pool.scheduler = scheduler;
             pool.tell(arena, Change::All);
@@ -249,6 +268,12 @@ impl Turn<'_> {
         self.0.policy
     }
 
+    /// The server of this endpoint, if it is one by NAT.
+    pub fn nat_server(&self, arena: &Arena, endpoint: Endpoint) -> Option<RealId> {
+        let is = |id: &&RealId| arena.get(**id).endpoint() == endpoint && arena.get(**id).method() == Method::Nat;
+        self.0.members.iter().find(is).copied()
+    }
+
     /// Asks the scheduler for a server; `None` when there is no usable one. The caller binds the connection before it
     /// lets the turn go.
     pub fn pick(&mut self, arena: &Arena, request: &Request) -> Option<RealId> {
@@ -270,7 +295,7 @@ impl Pool {
 mod tests {
     use super::*;
     use crate::flow::Address;
-    use crate::real::{Method, Settings};
+    use crate::real::Settings;
 
     fn bench(scheduler: &str, servers: u32) -> (Arena, Service) {
         let arena = Arena::new(8, Generation::New);

@@ -31,6 +31,8 @@ pub struct Snapshot {
     virtual_addresses: HashSet<Address>,
     has_ftp: bool,
     has_any_port: bool,
+    /// Services of UDP on one port, whose servers may begin connections.
+    datagram: Vec<Arc<Service>>,
     interfaces: Vec<Interface>,
     routes: Routes,
 }
@@ -45,6 +47,9 @@ impl Snapshot {
                     snapshot.virtual_addresses.insert(endpoint.address);
                     snapshot.has_ftp |= protocol == Protocol::TCP && endpoint.port == FTP;
                     snapshot.has_any_port |= endpoint.port == 0;
+                    if protocol == Protocol::UDP && endpoint.port != 0 {
+                        snapshot.datagram.push(service.clone());
+                    }
                     snapshot.services.insert((protocol, endpoint), service.clone());
                 }
                 ServiceKey::Mark(mark, family) => drop(snapshot.marked.insert((mark, family), service.clone())),
@@ -84,6 +89,11 @@ impl Snapshot {
     /// The rules for marks.
     pub fn marks(&self) -> &Marks {
         &self.marks
+    }
+
+    /// Services whose NAT servers may begin connections outwards, which their persistence engines see to.
+    pub fn outward(&self) -> impl Iterator<Item = &Arc<Service>> {
+        self.datagram.iter().filter(|service| service.has_engine())
     }
 
     /// Is this the address of a service, or one that rules mark packets to?

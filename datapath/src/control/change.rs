@@ -10,8 +10,8 @@ use xvs_engine::engine::Shared;
 use crate::config::rules;
 
 use super::book::{Book, Outside};
-use super::protocol::{Action, Assignment, Refusal, ServiceSpec, SettingState};
-use super::{supported, sysctl, timeouts};
+use super::protocol::{Action, Assignment, Refusal, SettingState};
+use super::{sysctl, timeouts};
 
 /// What an action is carried out on.
 pub struct Scene<'a> {
@@ -72,14 +72,8 @@ impl Scene<'_> {
     fn one(&mut self, action: Action) -> Result<(), Refusal> {
         let Scene { book, shared, outside, now_ms } = self;
         match action {
-            Action::AddService(spec) => {
-                warn(&spec);
-                book.add_service(spec, *outside)
-            }
-            Action::EditService(spec) => {
-                warn(&spec);
-                book.edit_service(spec, *outside)
-            }
+            Action::AddService(spec) => book.add_service(spec, *outside),
+            Action::EditService(spec) => book.edit_service(spec, *outside),
             Action::DeleteService(id) => book.delete_service(&id, *now_ms, *outside),
             Action::Flush => {
                 book.flush(*now_ms, *outside);
@@ -122,7 +116,6 @@ impl Scene<'_> {
             let inverse = self.inverse(&action);
             match action {
                 Action::AddService(spec) => {
-                    warn(&spec);
                     self.book.open_service(spec)?;
                     opened = true;
                 }
@@ -176,12 +169,6 @@ impl Scene<'_> {
                 tracing::error!(action = told, refusal = refusal.message, "it could not be taken back");
             }
         }
-    }
-}
-
-fn warn(spec: &ServiceSpec) {
-    if let Some(caveat) = supported::caveat(spec) {
-        tracing::warn!("{caveat}");
     }
 }
 

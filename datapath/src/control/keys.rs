@@ -4,7 +4,7 @@ use xvs_engine::conn::Class;
 use xvs_engine::flow::{self, Endpoint};
 use xvs_engine::mark;
 use xvs_engine::real::{self, Settings};
-use xvs_engine::service::{Persistence, Policy, ServiceKey};
+use xvs_engine::service::{Persistence, PersistenceEngine, Policy, ServiceKey};
 use xvs_engine::tunnel::{self, GueChecksum};
 use xvs_redirect::{Key, Protocol as Steered, Range};
 
@@ -44,7 +44,9 @@ fn encapsulation(spec: Tunnel) -> tunnel::Tunnel {
 pub(super) fn policy(spec: &ServiceSpec, class: Class) -> Policy {
     let flags = u8::from(spec.flags.one) | u8::from(spec.flags.two) << 1 | u8::from(spec.flags.three) << 2;
     let persistence = spec.persistence.map(|asked| Persistence { timeout_s: asked.timeout_s, mask: asked.mask.bits() });
-    Policy { flags, persistence, one_packet: spec.one_packet, class: class.number() }
+    // The rules know no other name.
+    let engine = spec.engine.as_ref().map(|_| PersistenceEngine::Sip);
+    Policy { flags, persistence, engine, one_packet: spec.one_packet, class: class.number() }
 }
 
 /// The key of a service in the engine.

@@ -177,6 +177,6 @@ fn connection(shared: &Shared, conn: &Conn<'_>, now: Now) -> Connection {
         client: conn.client().into(),
         virtual_address: shown(conn.virtual_endpoint()).into(),
         server: shown(server).into(),
-        engine: None,
+        engine: shared.table.call_id(conn).map(|id| ("sip".to_owned(), id)),
     }
 }

@@ -20,15 +20,6 @@ pub fn service(spec: &ServiceSpec) -> Result<Builtin, Refusal> {
     Builtin::from_name(&spec.scheduler).ok_or_else(unknown)
 }
 
-/// What is taken in and does less than it does in IPVS, in a sentence.
-pub fn caveat(spec: &ServiceSpec) -> Option<String> {
-    let engine = spec.engine.as_deref()?;
-    let id = rules::describe(&spec.id);
-    Some(format!(
-        "service {id}: the persistence engine {engine} is kept and listed, and clients persist by their address"
-    ))
-}
-
 /// May this server be added to the service, or an existing one be changed to it?
 ///
 /// # Errors

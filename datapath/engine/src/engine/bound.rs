@@ -1,10 +1,11 @@
-//! Where a client's packet goes: the server of its connection, or one that was chosen for this packet alone.
+//! Where a packet goes: the server of its connection, or one that was chosen for this packet alone; or out, without a
+//! connection.
 
 use crate::conn::{Conn, Owner};
 use crate::flow::Endpoint;
 use crate::real::{Method, RealId};
 
-/// A packet's way to a real server.
+/// A packet's way.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Bound<'t> {
     /// By its connection.
@@ -18,6 +19,13 @@ pub(crate) enum Bound<'t> {
         /// RIP and the port there.
         server: Endpoint,
     },
+    /// Not to a server but from one, which began it without a connection (one-packet scheduling by NAT).
+    Outward {
+        /// The server.
+        real: RealId,
+        /// VIP and port, where it seems to come from.
+        vip: Endpoint,
+    },
 }
 
 impl<'t> Bound<'t> {
@@ -26,7 +34,7 @@ impl<'t> Bound<'t> {
     pub(super) fn real(&self) -> RealId {
         match self {
             Bound::Conn(conn) => conn.real(),
-            Bound::Once { real, .. } => *real,
+            Bound::Once { real, .. } | Bound::Outward { real, .. } => *real,
         }
     }
 
@@ -36,15 +44,18 @@ impl<'t> Bound<'t> {
         match self {
             Bound::Conn(conn) => conn.status().flags.method(),
             Bound::Once { method, .. } => *method,
+            Bound::Outward { .. } => Method::Nat,
         }
     }
 
-    /// RIP (only for NAT: tunnels may lead to the other family) and the port there.
+    /// What a NAT puts into the packet: RIP (only for NAT: tunnels may lead to the other family) and the port there, or
+    /// on the way out the VIP.
     #[inline]
     pub(super) fn server(&self) -> Endpoint {
         match self {
             Bound::Conn(conn) => conn.server(),
             Bound::Once { server, .. } => *server,
+            Bound::Outward { vip, .. } => *vip,
         }
     }
 
@@ -53,7 +64,7 @@ impl<'t> Bound<'t> {
     pub(super) fn conn(&self) -> Option<Conn<'t>> {
         match self {
             Bound::Conn(conn) => Some(*conn),
-            Bound::Once { .. } => None,
+            Bound::Once { .. } | Bound::Outward { .. } => None,
         }
     }
 
@@ -67,7 +78,8 @@ impl<'t> Bound<'t> {
     pub(super) fn owner(&self) -> Owner {
         match self {
             Bound::Conn(conn) => Owner::Connection(conn.id()),
-            Bound::Once { real, .. } => Owner::Once(*real),
+            // A fragment that goes out has an entry.
+            Bound::Once { real, .. } | Bound::Outward { real, .. } => Owner::Once(*real),
         }
     }
 }

@@ -7,7 +7,7 @@
 use xvs_sdk::Request;
 
 use super::{Bound, Engine, Shared};
-use crate::conn::{Conn, ConnId, Flags, NewConn, Side, Status, state};
+use crate::conn::{Conn, ConnId, Flags, Full, NewConn, Side, Status, Table, state};
 use crate::drop::DropReason;
 use crate::flow::{Address, Endpoint, Flow, FlowHash, Protocol};
 use crate::real::{Method, Path, RealId};
@@ -27,6 +27,8 @@ pub(super) struct Opening<'a> {
     pub(super) hash: FlowHash,
     pub(super) service: &'a Service,
     pub(super) policy: Policy,
+    /// What the packet carries, if that is known.
+    pub(super) payload: &'a [u8],
     pub(super) now: Now,
 }
 
@@ -46,14 +48,15 @@ impl Engine {
     pub(super) fn open(
         &self,
         headers: &Headers,
+        payload: &[u8],
         hash: FlowHash,
         now: Now,
     ) -> Result<(Bound<'_>, Side, bool), DropReason> {
         let Some(service) = self.snapshot.service(&headers.flow) else {
-            return Err(self.stranger(headers));
+            return self.outward(headers, payload, now).unwrap_or_else(|| Err(self.stranger(headers)));
         };
         state::may_open(headers, &self.shared.switches)?;
-        self.admit(service, &headers.flow, hash, Some(headers), now)
+        self.admit(service, &headers.flow, hash, Some((headers, payload)), now)
     }
 
     /// The same for the connection that an ICMP error quotes a packet of. Its state is not known, so it does not live
@@ -73,7 +76,7 @@ impl Engine {
         service: &Service,
         flow: &Flow,
         hash: FlowHash,
-        headers: Option<&Headers>,
+        packet: Option<(&Headers, &[u8])>,
         now: Now,
     ) -> Result<(Bound<'_>, Side, bool), DropReason> {
         if flow.src.port == FTP_DATA {
@@ -83,6 +86,7 @@ impl Engine {
             return Err(DropReason::Martian);
         }
         self.drop_under_pressure()?;
+        let (headers, payload) = packet.map_or((None, &[][..]), |(headers, payload)| (Some(headers), payload));
         let mut turn = service.turn();
         // Another worker may have made the same connection while this one waited for its turn.
         let found = self.shared.table.lookup(flow, hash);
@@ -90,7 +94,7 @@ impl Engine {
         if let Some((conn, side)) = found {
             return Ok((Bound::Conn(conn), side, false));
         }
-        let opening = Opening { flow, hash, service, policy: turn.policy(), now };
+        let opening = Opening { flow, hash, service, policy: turn.policy(), payload, now };
         let choice = match opening.policy.persistence {
             Some(persistence) => self.persist(&mut turn, &opening, persistence)?,
             None => self.schedule(&mut turn, &opening)?,
@@ -145,7 +149,7 @@ impl Engine {
         Ok(Choice { real, port: if port == 0 { flow.dst.port } else { port }, parent: None })
     }
 
-    fn enter(&self, opening: &Opening<'_>, choice: Choice) -> Result<Conn<'_>, DropReason> {
+    pub(super) fn enter(&self, opening: &Opening<'_>, choice: Choice) -> Result<Conn<'_>, DropReason> {
         let flow = opening.flow;
         let real = self.shared.arena.get(choice.real);
         let method = real.method();
@@ -170,13 +174,13 @@ impl Engine {
     }
 
     /// Notes how answers to a packet that was scheduled by itself are translated. Without room they are not.
-    fn note_answers(&self, opening: &Opening<'_>, real: RealId, server: Endpoint) {
+    pub(super) fn note_answers(&self, opening: &Opening<'_>, real: RealId, server: Endpoint) -> Option<Conn<'_>> {
         let flow = opening.flow;
         let answer = Flow { protocol: flow.protocol, src: server, dst: flow.src };
         let known = self.shared.table.lookup(&answer, self.shared.table.hash(&answer));
         if let Some((conn, _)) = known.filter(|(conn, _)| conn.virtual_endpoint() == flow.dst) {
             conn.rearm(opening.now);
-            return;
+            return Some(conn);
         }
         let new = NewConn {
             flow: *flow,
@@ -189,24 +193,30 @@ impl Engine {
             class: 0,
             parent: None,
         };
-        let _ = self.shared.table.insert_note(&new, opening.now);
+        self.shared.table.insert_note(&new, opening.now).ok()
     }
 
     /// Makes an entry; in a full table a half-open connection gives way to it.
     pub(super) fn insert<'s>(
         &'s self,
         flow: &Flow,
-        make: impl Fn(&'s crate::conn::Table) -> Result<Conn<'s>, crate::conn::Full>,
+        make: impl Fn(&'s Table) -> Result<Conn<'s>, Full>,
     ) -> Result<Conn<'s>, DropReason> {
         let table = &self.shared.table;
         let made = make(table).or_else(|full| {
+            if full == Full::Calls {
+                return Err(full); // no connection has what is missing
+            }
             let evicted = table.evict(flow.family(), |conn| {
                 self.shared.settle(conn);
                 self.counters.evicted.add(1);
             });
             if evicted { make(table) } else { Err(full) }
         });
-        made.map_err(|_| DropReason::TableFull)
+        made.map_err(|full| match full {
+            Full::Entries => DropReason::TableFull,
+            Full::Calls => DropReason::CallsFull,
+        })
     }
 
     /// The way to a client, with the search for its MAC already begun.

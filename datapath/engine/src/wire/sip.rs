@@ -36,7 +36,8 @@ fn next_line(text: &[u8]) -> Option<&[u8]> {
 
 /// The value of the header that begins here, if it is ours.
 fn value(line: &[u8]) -> Option<&[u8]> {
-    let name = NAMES.iter().find(|name| line.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name)))?;
+    let name =
+        NAMES.iter().find(|name| line.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name)))?;
     let colon = skip_space(&line[name.len()..]);
     colon.strip_prefix(b":").map(skip_space)
 }
@@ -45,7 +46,9 @@ fn value(line: &[u8]) -> Option<&[u8]> {
 fn skip_space(text: &[u8]) -> &[u8] {
     let inside = without_blanks(text);
     match next_line(inside) {
-        Some(next) if matches!(inside, [b'\r' | b'\n', ..]) && matches!(next, [b' ' | b'\t', ..]) => without_blanks(next),
+        Some(next) if matches!(inside, [b'\r' | b'\n', ..]) && matches!(next, [b' ' | b'\t', ..]) => {
+            without_blanks(next)
+        }
         _ => inside,
     }
 }
