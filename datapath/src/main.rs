@@ -10,9 +10,9 @@ use tracing_subscriber::EnvFilter;
 
 use xvs::cli::{Cli, Command, Log, Mark, Sysctl, Timeouts};
 use xvs::config::Desired;
+use xvs::control::book::check_room;
 use xvs::control::client::{self, Client, ClientError};
 use xvs::control::protocol::{Action, Answer, Standing};
-use xvs::control::supported;
 use xvs::ipvsadm::proc::File;
 use xvs::{render, replay, run};
 use xvs_engine::sched::Builtin;
@@ -134,18 +134,14 @@ fn failure(error: run::RunError) -> Failure {
     Failure { code: error.exit_code(), message: error.to_string() }
 }
 
-/// Everything that is wrong with a configuration, and everything that this version does not serve.
+/// A configuration, if nothing is wrong with it and there is room for its marks.
 fn validate(file: &Path, text: &str) -> Result<Desired, Failure> {
     let desired = Desired::read(text, &file.to_string_lossy(), Builtin::NAMES);
     let desired = desired.map_err(|problems| failure(problems.into()))?;
-    let refusals = supported::refusals(desired.marks(), desired.services());
-    if refusals.is_empty() {
-        note(desired.notes().iter().map(ToString::to_string));
-        return Ok(desired);
-    }
-    let lines: Vec<String> =
-        refusals.iter().map(|refusal| format!("{}: {}", file.display(), refusal.message)).collect();
-    Err(failure(run::RunError::Configuration(lines.join("\n"))))
+    check_room(desired.marks(), desired.services())
+        .map_err(|refusal| failure(run::RunError::Configuration(format!("{}: {}", file.display(), refusal.message))))?;
+    note(desired.notes().iter().map(ToString::to_string));
+    Ok(desired)
 }
 
 fn sysctl(control: Option<PathBuf>, command: Sysctl) -> Result<(), Failure> {

@@ -34,9 +34,9 @@ use xvs_redirect::{Key, Range};
 
 use crate::cli::Replay;
 use crate::config::{Desired, Problem, desired};
-use crate::control::book::{Book, Outside};
+use crate::control::book::{Book, Outside, check_room};
 use crate::control::protocol::Refusal;
-use crate::control::{supported, timeouts};
+use crate::control::timeouts;
 use crate::run::{self, RunError};
 
 mod capture;
@@ -287,11 +287,7 @@ impl Outside for Surroundings<'_> {
 
 /// An engine with the configuration's rules in force.
 fn engine(desired: &Desired) -> Result<(Engine, Arc<Shared>), ReplayError> {
-    let refusals = supported::refusals(desired.marks(), desired.services());
-    if !refusals.is_empty() {
-        let lines: Vec<String> = refusals.into_iter().map(|refusal| refusal.message).collect();
-        return Err(RunError::Refused(lines.join("\n")).into());
-    }
+    check_room(desired.marks(), desired.services()).map_err(|refusal| RunError::Refused(refusal.message))?;
     let servers: usize = desired.services().iter().map(|state| state.servers.len()).sum();
     let sizes = Sizes { connections: desired.capacity(), reals: servers.max(1), hops: HOPS };
     let shared = run::tables(desired, sizes, HashKey::from_bytes([0x78; 32]))?;

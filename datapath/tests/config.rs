@@ -647,14 +647,14 @@ fn a_plan_for_marks_reads_well() {
 fn too_many_ranges_are_found_in_the_file() {
     let ports: Vec<String> = (0..40).map(|n| (1000 + 2 * n).to_string()).collect();
     let rule = format!("[[mark]]\nmark = 1\ndestination = \"192.0.2.0/24\"\nports = \"{}\"\n", ports.join(","));
-    let refusals = |text: &str| {
+    let room = |text: &str| {
         let desired = read(text).unwrap();
-        xvs::control::supported::refusals(desired.marks(), desired.services())
+        xvs::control::book::check_room(desired.marks(), desired.services())
     };
-    assert!(refusals(&rule).is_empty(), "nobody has the mark: nothing is steered");
-    let refused = refusals(&format!("{rule}[[service]]\nmark = 1\n"));
-    assert!(refused.len() == 1 && refused[0].kind == RefusalKind::Limit, "{refused:?}");
-    assert!(refused[0].message.contains("192.0.2.0/24") && refused[0].message.contains("32 fit"), "{refused:?}");
+    assert_eq!(room(&rule), Ok(()), "nobody has the mark: nothing is steered");
+    let refused = room(&format!("{rule}[[service]]\nmark = 1\n")).unwrap_err();
+    assert_eq!(refused.kind, RefusalKind::Limit, "{refused:?}");
+    assert!(refused.message.contains("192.0.2.0/24") && refused.message.contains("32 fit"), "{refused:?}");
 }
 
 /// A listing has the newest server first. Taken as a file's order it would turn the list around at each save and load,

@@ -209,3 +209,44 @@ fn whom_a_packet_is_for() {
     assert!(site.connections().is_empty());
     assert!(site.run("-Ln --stats").contains("UDP  192.0.2.1:53                        4        4        0"));
 }
+
+/// Guards the engine for SIP from the command line to the listing: calls are scheduled each by itself, listed with their
+/// Call-IDs, a message without one is dropped, and a server's answer leaves from the VIP; an edit without it ends that.
+#[test]
+fn calls_are_listed() {
+    let mut site = Site::new(&[
+        "-A -u 192.0.2.4:5060 -s rr --pe sip -p 60 --ops",
+        "-a -u 192.0.2.4:5060 -r 10.0.0.1:5060 -m",
+        "-a -u 192.0.2.4:5060 -r 10.0.0.2:5060 -m",
+    ]);
+    let (client, service) = (address("198.51.100.7:5060"), address("192.0.2.4:5060"));
+    let message = |site: &mut Site, from, to, header: &str| {
+        let payload = format!("OPTIONS sip:x SIP/2.0\r\n{header}\r\n\r\n").into_bytes();
+        site.0.send(&Segment { protocol: Protocol::UDP, from, to, flags: 0, payload: &payload })
+    };
+    let [one, two] = ["10.0.0.1:5060", "10.0.0.2:5060"].map(address);
+    for (header, server) in [("Call-ID: a@x", two), ("i: b@x", one), ("Call-ID: a@x", two)] {
+        assert_eq!(message(&mut site, client, service, header), Fate::Server(server), "{header}");
+    }
+    assert_eq!(message(&mut site, client, service, "Subject: x"), Fate::Dropped(DropReason::NoCallId));
+    assert_eq!(message(&mut site, two, client, "Call-ID: a@x"), Fate::Client { from: service, to: client });
+    let rows = |site: &mut Site, line: &str| {
+        let mut rows: Vec<String> = site.run(line).lines().skip(2).map(str::to_owned).collect();
+        rows.sort();
+        rows
+    };
+    let row = |server| format!("UDP 01:00  NONE        198.51.100.7:0     192.0.2.4:5060     {server}");
+    let known = [(one, "b@x"), (two, "a@x")];
+    assert_eq!(
+        rows(&mut site, "-Lnc --persistent-conn"),
+        known.map(|(server, call)| format!("{}    sip                {call}", row(server)))
+    );
+    assert_eq!(rows(&mut site, "-Lnc"), known.map(|(server, _)| row(server)));
+    let persistent = site.run("-Ln --persistent-conn");
+    assert!(persistent.contains("UDP  192.0.2.4:5060 rr persistent 60 pe sip ops\n"), "{persistent}");
+    site.run("-E -u 192.0.2.4:5060 -s rr -p 60 --ops");
+    assert_eq!(message(&mut site, two, client, "Call-ID: a@x"), Fate::Dropped(DropReason::NoConnectionReply));
+    assert!(matches!(message(&mut site, client, service, "Subject: x"), Fate::Server(_)), "by its address now");
+    site.0.advance(62_000);
+    assert!(site.connections().is_empty());
+}

@@ -28,11 +28,11 @@ use crate::config::rules;
 use super::classes::Classes;
 use super::entry::{Entry, Member};
 use super::estimate::difference;
+use super::keys;
 use super::protocol::{Refusal, RefusalKind, ServerSpec, ServiceId, ServiceSpec};
 use super::sysctl::Settings;
 use super::totals::Totals;
 use super::trash::{Trash, Trashed, is_idle};
-use super::{keys, supported};
 
 mod accounts;
 mod marks;
@@ -172,7 +172,7 @@ impl Book {
                 format!("service {} already exists; edit it with -E, or delete it first", rules::describe(&id));
             return Err(Refusal::new(RefusalKind::ServiceExists, message));
         }
-        let scheduler = supported::service(&spec)?;
+        let scheduler = keys::scheduler(&spec)?;
         let number = self.next_number;
         self.next_number += 1;
         let service =
@@ -228,7 +228,7 @@ impl Book {
         if !self.numbers.contains_key(&spec.id) {
             return Err(no_such_service(&spec.id, RefusalKind::NoSuchService));
         }
-        let scheduler = supported::service(&spec)?;
+        let scheduler = keys::scheduler(&spec)?;
         let Some(entry) = self.numbers.get(&spec.id).and_then(|number| self.entries.get_mut(number)) else {
             return Ok(());
         };
@@ -269,7 +269,7 @@ impl Book {
             );
             return Err(Refusal::new(RefusalKind::ServerExists, message));
         }
-        supported::server(&entry.spec, &spec)?;
+        rules::check_server(&entry.spec, &spec)?;
         let service = entry.spec.clone();
         let mut member = match self.trash.get(id, spec.address) {
             Some(trashed) => {
@@ -337,7 +337,7 @@ impl Book {
         let entry = numbers.get(id).and_then(|number| entries.get_mut(number));
         let entry = entry.ok_or_else(|| no_such_service(id, RefusalKind::ServiceNotDefined))?;
         let at = entry.find(spec.address).ok_or_else(|| no_such_server(id, spec.address))?;
-        supported::server(&entry.spec, &spec)?;
+        rules::check_server(&entry.spec, &spec)?;
         let member = &mut entry.members[at];
         let steered = steer_server(&entry.spec, &spec, &member.steered, *observes, outside)?;
         member.steered.extend(steered);

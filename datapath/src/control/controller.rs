@@ -20,13 +20,13 @@ use xvs_engine::sched::Builtin;
 use crate::config::document::Document;
 use crate::config::{Desired, Problem, ServiceState, plan};
 
-use super::book::Book;
+use super::book::{Book, check_room};
 use super::change::Scene;
 use super::datapath::Datapath;
 use super::protocol::{Action, Answer, Outcome, Protocol, Refusal, RefusalKind, ServiceId};
 use super::socket::Call;
 use super::vips::Vips;
-use super::{answer, estimate, keys, report, supported, timeouts, workers};
+use super::{answer, estimate, keys, report, timeouts, workers};
 
 /// Next hops in use are confirmed by the kernel this often.
 const REFRESH: Duration = Duration::from_secs(5);
@@ -196,11 +196,7 @@ impl Controller {
         silent: impl Fn(&str) -> bool,
         dry_run: bool,
     ) -> Result<Vec<String>, Refusal> {
-        let refusals = supported::refusals(desired.marks(), desired.services());
-        if let Some(first) = refusals.first() {
-            let lines: Vec<&str> = refusals.iter().map(|refusal| refusal.message.as_str()).collect();
-            return Err(Refusal::new(first.kind, lines.join("\n")));
-        }
+        check_room(desired.marks(), desired.services())?;
         let mut plan = plan::diff(&self.states(), desired);
         // In front, to come into force together with the services.
         plan.steps.splice(0..0, plan::diff_marks(self.book.mark_rules(), desired));

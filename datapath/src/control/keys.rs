@@ -4,12 +4,16 @@ use xvs_engine::conn::Class;
 use xvs_engine::flow::{self, Endpoint};
 use xvs_engine::mark;
 use xvs_engine::real::{self, Settings};
+use xvs_engine::sched::Builtin;
 use xvs_engine::service::{Persistence, PersistenceEngine, Policy, ServiceKey};
 use xvs_engine::tunnel::{self, GueChecksum};
 use xvs_redirect::{Key, Protocol as Steered, Range};
 
+use crate::config::rules;
+
 use super::protocol::{
-    Family, MarkRule, Method, Prefix, Protocol, ServerSpec, ServiceId, ServiceSpec, Tunnel, TunnelChecksum,
+    Family, MarkRule, Method, Prefix, Protocol, Refusal, RefusalKind, ServerSpec, ServiceId, ServiceSpec, Tunnel,
+    TunnelChecksum,
 };
 
 /// A server's settings for its record.
@@ -38,6 +42,16 @@ fn encapsulation(spec: Tunnel) -> tunnel::Tunnel {
         // The rules refuse `Remote`.
         Tunnel::Gre { checksum } => tunnel::Tunnel::Gre { checksum: checksum != TunnelChecksum::None },
     }
+}
+
+/// The service's scheduler.
+///
+/// # Errors
+/// The service breaks a rule.
+pub(super) fn scheduler(spec: &ServiceSpec) -> Result<Builtin, Refusal> {
+    rules::check_service(spec, Builtin::NAMES)?;
+    let unknown = || Refusal::new(RefusalKind::NoSuchScheduler, format!("no scheduler is called {:?}", spec.scheduler));
+    Builtin::from_name(&spec.scheduler).ok_or_else(unknown)
 }
 
 /// How the service treats new connections.

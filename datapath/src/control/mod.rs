@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! protocol    what is asked and answered            client      the tools' end
-//! socket      the director's end                    supported   what this version serves
+//! socket      the director's end
 //! book        the rules in force                    entry, tally, totals, trash, classes, keys   its parts
 //! change      one action, or many as one            timeouts, estimate   timeouts, rates
 //! sysctl      settings by name, and the defences
@@ -15,7 +15,7 @@
 //! A module may use only what stands to its left (`entry` and the other parts of the book are one with it):
 //!
 //! ```text
-//! protocol < client, socket < supported, timeouts, estimate, sysctl < book < change, workers < network
+//! protocol < client, socket < timeouts, estimate, sysctl < book < change, workers < network
 //!     < vips, datapath < report < answer < controller
 //! ```
 
@@ -33,7 +33,6 @@ pub mod network;
 pub mod protocol;
 pub mod report;
 pub mod socket;
-pub mod supported;
 pub mod sysctl;
 mod tally;
 pub mod timeouts;

@@ -20,7 +20,7 @@ use xvs_engine::real::RealId;
 use xvs_redirect::Range;
 
 use super::{Book, Outside};
-use crate::config::rules;
+use crate::config::{ServiceState, rules};
 use crate::control::keys;
 use crate::control::protocol::{MarkRule, MarkView, Prefix, Protocol, Refusal, RefusalKind, ServiceId, ServiceSpec};
 
@@ -97,8 +97,9 @@ fn ftp_data(vip: IpAddr) -> Rule {
 ///
 /// # Errors
 /// A prefix has too many.
-pub fn check_room<'a>(rules: &[MarkRule], services: impl Iterator<Item = &'a ServiceSpec>) -> Result<(), Refusal> {
-    xvs_redirect::Redirect::check_ranges(&Steered::new(&[], &wanted(rules, services)).ranges())
+pub fn check_room(rules: &[MarkRule], services: &[ServiceState]) -> Result<(), Refusal> {
+    let wanted = wanted(rules, services.iter().map(|state| &state.spec));
+    xvs_redirect::Redirect::check_ranges(&Steered::new(&[], &wanted).ranges())
         .map_err(|error| Refusal::new(RefusalKind::Limit, error.to_string()))
 }
 

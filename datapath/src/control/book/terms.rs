@@ -10,7 +10,7 @@ use super::{Book, no_such_service};
 use crate::config::rules;
 use crate::control::protocol::{ByState, Refusal, RefusalKind, ServiceId, TimeoutSet};
 use crate::control::sysctl::{Settings, Wish};
-use crate::control::{keys, supported, timeouts};
+use crate::control::{keys, timeouts};
 
 impl Book {
     /// The settings in force.
@@ -95,7 +95,7 @@ impl Book {
             timeouts::set_states(shared, class, &wanted);
         }
         if class != entry.class {
-            let scheduler = supported::service(&entry.spec)?;
+            let scheduler = keys::scheduler(&entry.spec)?;
             entry.service.edit(&shared.arena, scheduler, keys::policy(&entry.spec, class));
             classes.take_back(std::mem::replace(&mut entry.class, class));
         }
