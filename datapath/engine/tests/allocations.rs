@@ -18,6 +18,7 @@ use xvs_engine::hop::InterfaceId;
 use xvs_engine::real::Method;
 use xvs_engine::rings::memory::HEADROOM;
 use xvs_engine::route::{Route, Routes, Target};
+use xvs_engine::service::{Persistence, PersistenceEngine, Policy};
 use xvs_engine::snapshot::Snapshot;
 use xvs_engine::tunnel::{GueChecksum, Tunnel};
 use xvs_engine::wire::Packet;
@@ -126,6 +127,27 @@ fn forwarding_does_not_allocate() {
         let quoted = tcp(VIP4, CLIENT4, ACK).bytes();
         is_free(&from_client(&icmp_error("203.0.113.7", "192.0.2.1", [3, 1], 0, &quoted).bytes()), IN);
     }
+}
+
+/// Calls that come, are answered without a connection, and end do not allocate: the store of their Call-IDs is there.
+#[test]
+fn calls_do_not_allocate() {
+    let mut site = Site::new(64);
+    let persistence = Some(Persistence { timeout_s: 1, mask: u128::MAX });
+    let engine = Some(PersistenceEngine::Sip);
+    let policy = Policy { persistence, engine, one_packet: true, ..Policy::default() };
+    let service = site.add_service_with(Protocol::UDP, VIP4, "rr", policy);
+    site.add_real(service, "10.0.0.1:80", Method::Nat);
+    let mut chunk = vec![0; 4096];
+    for call in 0..100 {
+        let message = format!("INVITE sip:x SIP/2.0\r\nCall-ID: {call}@x\r\n\r\n").into_bytes();
+        let frame = from_client(&udp(CLIENT4, VIP4, &message).bytes());
+        let answer = from_server(1, &udp("10.0.0.1:80", CLIENT4, &message).bytes());
+        assert_eq!(forward(&site, &mut chunk, &frame), (0, Verdict::Transmit(SERVERS)), "{call}");
+        assert_eq!(forward(&site, &mut chunk, &answer), (0, Verdict::Transmit(CLIENTS)), "{call}");
+        assert_eq!(allocations(|| site.pass_seconds(1)).0, 0, "{call}");
+    }
+    assert!(site.engine.counters().expired.get() > 90);
 }
 
 /// The first connection of a neighbour by NAT allocates, its second one does not: the book of hops knows it.

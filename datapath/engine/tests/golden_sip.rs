@@ -275,6 +275,27 @@ fn fragments_of_a_message_follow() {
     }
 }
 
+/// Calls of IPv6 clients are known within their prefix, and are answered in the same way.
+#[test]
+fn calls_by_ipv6() {
+    const VIP: &str = "[2001:db8::1]:5060";
+    let mut site = Site::new(64);
+    let persistence = Some(Persistence { timeout_s: 60, mask: !0 << 64 });
+    let service = site.add_service_with(Protocol::UDP, VIP, "rr", Policy { persistence, ..one_packet() });
+    for last in 1..=2 {
+        site.add_real(service, &format!("[fd00::{last}]:5060"), Method::Nat);
+    }
+    let call = |client: &str, call: &str| goes(&site, &udp(client, VIP, &message(&format!("Call-ID: {call}"))));
+    assert_eq!(call("[2001:db8:c::7]:5060", "a@x"), Some(2));
+    assert_eq!(call("[2001:db8:c::7]:5060", "b@x"), Some(1));
+    assert_eq!(call("[2001:db8:c::8]:5060", "b@x"), Some(1));
+    assert_eq!(call("[2001:db8:d::7]:5060", "b@x"), Some(2), "another network");
+    let answer = |src: &str| udp(src, "[2001:db8:c::8]:5060", &message("Call-ID: b@x"));
+    let sent = site.forward(&from_server(1, &answer("[fd00::1]:5060").bytes()));
+    assert_eq!(sent, (Verdict::Transmit(CLIENTS), to_client(&answer(VIP).ttl(63).bytes())));
+    assert_eq!(site.shared.table.calls(), 3);
+}
+
 /// `xvs explain` tells of the engine, in both directions.
 #[test]
 fn explain_tells_of_the_engine() {

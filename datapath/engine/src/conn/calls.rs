@@ -234,7 +234,7 @@ mod tests {
                     assert!(table.call_id(&conn).is_none_or(|kept| kept.as_bytes() == id));
                     found.fetch_add(1, Relaxed);
                     table.remove(&mut conn);
-                } else if (round + thread) % 2 == 0 {
+                } else if (round + thread).is_multiple_of(2) {
                     let _ = table.insert_call_template(&template(key(1), real), &id, NOW);
                 }
             }
