@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Sender, bounded, unbounded};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use xvs_engine::conn::Table;
 use xvs_engine::counters::{Count, Counters};
 use xvs_engine::engine::{Engine, Shared, Sizes};
 use xvs_engine::flow::HashKey;
@@ -194,7 +195,7 @@ pub(crate) fn tables(desired: &Desired, sizes: Sizes, key: HashKey) -> Result<Ar
     };
     // The tables are made by whoever would end the process if there is no memory; so it is asked for first.
     let connections = sizes.connections;
-    let bytes = u64::from(connections) * CONNECTION_BYTES;
+    let bytes = u64::from(connections) * CONNECTION_BYTES + Table::call_bytes(connections);
     let mut probe: Vec<u8> = Vec::new();
     if usize::try_from(bytes).is_ok_and(|bytes| probe.try_reserve_exact(bytes).is_ok()) {
         drop(probe);

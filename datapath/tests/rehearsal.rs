@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use xvs::control::protocol::{Action, MarkRule};
+use xvs::control::protocol::{Action, Assignment, MarkRule};
 use xvs::ipvsadm::names::Names;
 use xvs::ipvsadm::rehearsed::{Outcome, command};
 use xvs::rehearsal::segment::flags::{ACK, FIN, RST, SYN};
@@ -249,4 +249,27 @@ fn calls_are_listed() {
     assert!(matches!(message(&mut site, client, service, "Subject: x"), Fate::Server(_)), "by its address now");
     site.0.advance(62_000);
     assert!(site.connections().is_empty());
+}
+
+/// Guards `cache_bypass` from the setting to the listing: a client whose mark service has no server goes to where it wanted,
+/// listed with no destination and counted nowhere; without the setting it is refused.
+#[test]
+fn without_a_server_a_client_goes_on() {
+    let mut site = Site::new(&["-A -f 7 -s rr -p 60", "-a -f 7 -r 10.0.0.1:0 -g -w 0"]);
+    site.mark(7, "203.0.113.0/24");
+    let (client, web) = ("198.51.100.7:4000", "203.0.113.80:80");
+    assert_eq!(site.send(client, web, SYN), Fate::Refused);
+    let setting = Assignment { name: "net.ipv4.vs.cache_bypass".to_owned(), value: "1".to_owned() };
+    site.0.act(Action::Set(vec![setting])).expect("it exists");
+    assert_eq!(site.send(client, web, SYN), Fate::Client { from: address(client), to: address(web) });
+    let row = "TCP 01:00  SYN_RECV    198.51.100.7:4000  203.0.113.80:80    0.0.0.0:0";
+    assert_eq!(site.connections(), [row], "and no template");
+    let stats = site.run("-Ln --stats");
+    assert!(
+        stats.contains("FWM  7                                   0        0        0        0        0\n"),
+        "{stats}"
+    );
+    site.run("-e -f 7 -r 10.0.0.1:0 -g -w 1");
+    assert_eq!(site.send(client, web, ACK), Fate::Client { from: address(client), to: address(web) }, "as it began");
+    assert_eq!(site.send("198.51.100.7:4001", web, SYN), Fate::Server(address("10.0.0.1:80")));
 }

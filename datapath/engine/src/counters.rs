@@ -72,12 +72,12 @@ macro_rules! counts {
         }
 
         impl Counters {
-            /// Counters for an arena of this many real servers.
+            /// Counters for an arena of this many real servers; and of nobody, behind them, which are not told.
             pub fn new(reals: usize) -> Self {
                 Counters {
                     $($name: Count::default(),)+
                     drops: std::array::from_fn(|_| Count::default()),
-                    reals: Lines::new(reals),
+                    reals: Lines::new(reals + 1),
                 }
             }
 
@@ -112,6 +112,8 @@ counts! {
     one_packet;
     /// Connections, and packets by themselves, that real servers began (`--pe sip`).
     outward;
+    /// Packets from clients that were forwarded to their own destination, because no server was there (`cache_bypass`).
+    bypassed;
     /// Connections that timed out.
     expired;
     /// Half-open connections that gave way in a full table.

@@ -12,6 +12,7 @@
 //! new connection, or asks the time. What is shared between workers is in [`Shared`]; the rest is this worker's own.
 
 mod bound;
+mod bypass;
 mod cull;
 mod errors;
 mod fragments;
@@ -35,7 +36,7 @@ pub(crate) use self::open::request;
 pub use self::shared::{Shared, Sizes};
 use self::wrap::{room_to, way_to};
 use crate::conn::{Conn, Side, Sweep};
-use crate::counters::Counters;
+use crate::counters::{Count, Counters};
 use crate::drop::DropReason;
 use crate::flow::{Endpoint, Family, FlowHash};
 use crate::forward::icmp::Refusal;
@@ -95,6 +96,16 @@ pub enum Awaited {
     },
     /// The first fragment of its packet; it is as it came. Ask [`Engine::forward`] again when that one has passed.
     FirstFragment,
+}
+
+/// How a packet goes to its own destination.
+struct Route<'a> {
+    /// What becomes its source.
+    source: Option<Endpoint>,
+    path: Path,
+    /// What says so must still live.
+    conn: Option<&'a Conn<'a>>,
+    counter: &'a Count,
 }
 
 /// A packet that pass 1 has looked at.
@@ -274,6 +285,9 @@ impl Engine {
             return self.refuse(packet, headers, Refusal::TimeExceeded, DropReason::TtlExceeded, now);
         }
         let method = bound.method();
+        if method == Method::Bypass {
+            return self.bypass(packet, headers, bound, now);
+        }
         let room = room_to(&real, method, now)?;
         let fits = headers.ip_len() <= room;
         if !fits && !self.may_cut(packet, &headers, method) {
@@ -287,7 +301,7 @@ impl Engine {
                 nat::rewrite(packet.bytes_mut(), &mut headers, End::Destination, bound.server())?;
                 (l3, family)
             }
-            Method::Dr => (l3, family),
+            Method::Dr | Method::Bypass => (l3, family),
             Method::Tun => {
                 self.wrap(packet, headers, bound, &real, room)?;
                 (0, real.endpoint().address.family())
@@ -310,39 +324,40 @@ impl Engine {
         conn: &Conn<'_>,
         now: Now,
     ) -> Result<Verdict, DropReason> {
-        let nat = conn.status().flags.method() == Method::Nat;
-        let source = nat.then(|| conn.virtual_endpoint());
-        self.send_out(packet, headers, source, conn.reply_path(), Some(conn), now)
+        let method = conn.status().flags.method();
+        let source = (method == Method::Nat).then(|| conn.virtual_endpoint());
+        // A connection without a server keeps the way to where its packets go.
+        let path = if method == Method::Bypass { self.path_to(conn.client().address) } else { conn.reply_path() };
+        let counter = &self.counters.outbound;
+        self.route(packet, headers, Route { source, path, conn: Some(conn), counter }, now)
     }
 
-    /// The same, by what was found out of its connection.
+    /// A packet to its own destination.
     #[inline]
-    fn send_out(
+    fn route(
         &self,
         packet: &mut Packet<'_>,
         mut headers: Headers,
-        source: Option<Endpoint>,
-        path: Path,
-        conn: Option<&Conn<'_>>,
+        route: Route<'_>,
         now: Now,
     ) -> Result<Verdict, DropReason> {
         if headers.ttl(packet.bytes()) <= 1 {
             return self.refuse(packet, headers, Refusal::TimeExceeded, DropReason::TtlExceeded, now);
         }
-        let hop = hop_of(path)?;
+        let hop = hop_of(route.path)?;
         let room = self.room_through(hop)?;
         let fits = headers.ip_len() <= room;
         if !fits && headers.dont_fragment(packet.bytes()) {
             return self.too_big(packet, headers, room, now);
         }
         decrement_ttl(packet.bytes_mut(), &headers);
-        if let Some(source) = source {
+        if let Some(source) = route.source {
             nat::rewrite(packet.bytes_mut(), &mut headers, End::Source, source)?;
         }
-        if conn.is_some_and(|conn| !conn.is_current()) {
+        if route.conn.is_some_and(|conn| !conn.is_current()) {
             return Err(DropReason::ConnectionEnded);
         }
-        self.counters.outbound.add(1);
+        route.counter.add(1);
         let verdict = self.leave(packet, headers.l3, headers.family, &headers.tags, hop)?;
         Ok(if fits { verdict } else { verdict.cut(room) })
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::conn::{Conn, Side, state};
 use crate::engine::{Shared, request};
-use crate::flow::{Endpoint, Family, Flow, Protocol};
+use crate::flow::{Address, Endpoint, Family, Flow, Protocol};
 use crate::hop::HopId;
 use crate::real::{Method, Path, RealId};
 use crate::route::Target;
@@ -140,8 +140,11 @@ impl Narrator<'_> {
                 let port = if endpoint.port == 0 { flow.dst.port } else { endpoint.port };
                 self.forwarding(real, record.method(), port, flow.dst, text);
                 if record.method() == Method::Nat {
-                    text.push(format!("  answers: source back to {}, {}", flow.dst, self.way_back(flow)));
+                    text.push(format!("  answers: source back to {}, {}", flow.dst, self.way_to(flow.src.address)));
                 }
+            }
+            None if self.shared.may_bypass(service, flow) && !self.is_local(flow.dst.address) => {
+                self.forwarding(self.shared.arena.nobody(), Method::Bypass, 0, flow.dst, text);
             }
             None => {
                 text.push(format!("  dropped (no_server): none of {} servers is usable:", service.members().len()));
@@ -202,6 +205,10 @@ impl Narrator<'_> {
                 format!("  rewrite: NAT: destination {vip} becomes {server}, TTL one less, checksums follow")
             }
             Method::Dr => "  rewrite: DR: only MAC addresses change, TTL one less".to_owned(),
+            Method::Bypass => {
+                "  bypass: no server was there for it (cache_bypass); it goes to its own destination, TTL one less"
+                    .to_owned()
+            }
             Method::Tun => match real.source() {
                 Some(source) => format!(
                     "  rewrite: TUN: TTL one less, wrapped into {source} -> {} by {} ({} bytes more)",
@@ -212,13 +219,18 @@ impl Narrator<'_> {
                 None => "  dropped (no_route): the director has no address for the tunnel to start from".to_owned(),
             },
         });
-        text.push(format!("  egress: {}", self.path(real.path())));
+        let egress = if method == Method::Bypass { self.way_to(vip.address) } else { self.path(real.path()) };
+        text.push(format!("  egress: {egress}"));
     }
 
-    fn way_back(&self, flow: &Flow) -> String {
-        match self.snapshot.routes().lookup(flow.src.address) {
+    fn is_local(&self, address: Address) -> bool {
+        matches!(self.snapshot.routes().lookup(address), Some(Target::Local))
+    }
+
+    fn way_to(&self, address: Address) -> String {
+        match self.snapshot.routes().lookup(address) {
             Some(Target::Via { interface, gateway, .. }) => {
-                let next = gateway.unwrap_or(flow.src.address);
+                let next = gateway.unwrap_or(address);
                 match self.shared.hops.find(interface, next) {
                     Some(hop) => self.path(Path::Hop(hop)),
                     None => format!("by {}, next hop {next}, MAC to be asked for", self.interface(interface)),

@@ -38,7 +38,8 @@
 //! - Frames are conserved: [`rings::Ledger`].
 //! - Choosing a server and counting the connection is one step under the service's lock. A new NAT connection looks up
 //!   its client's next hop under the lock of that book, which allocates when the neighbour is new; changing an index
-//!   bucket takes its lock bit. A packet of an existing connection locks nothing and allocates nothing.
+//!   bucket takes its lock bit, and a new SIP call that of the store of Call-IDs. A packet of an existing connection
+//!   locks nothing and allocates nothing.
 #![forbid(unsafe_code)]
 
 pub mod conn;

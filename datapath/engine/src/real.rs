@@ -6,10 +6,13 @@
 //! Invariant: `active <= total`, both in one word, so no reader sees one without the other. They change when a
 //! connection is made, changes between active and inactive, or ends: never per packet.
 
+mod path;
+
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+pub use self::path::Path;
+
 use crate::flow::{Address, Endpoint};
-use crate::hop::HopId;
 use crate::lines::Lines;
 use crate::time::Now;
 use crate::tunnel::Tunnel;
@@ -28,6 +31,8 @@ pub enum Method {
     Tun = 2,
     /// Change only the frame's MAC addresses (direct routing).
     Dr = 3,
+    /// There is no real server: the packet is routed to its own destination (`cache_bypass`).
+    Bypass = 4,
 }
 
 impl Method {
@@ -38,52 +43,9 @@ impl Method {
             0 => Some(Method::Nat),
             2 => Some(Method::Tun),
             3 => Some(Method::Dr),
+            4 => Some(Method::Bypass),
             _ => None,
         }
-    }
-}
-
-/// The way to a real server, as the control side found it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Path {
-    /// By this next hop.
-    Hop(HopId),
-    /// No route, or an unreachable one.
-    NoRoute,
-    /// By an interface that the director does not serve.
-    NotServed,
-    /// The address is the director's own.
-    Local,
-}
-
-const PATH_NO_ROUTE: u32 = u32::MAX;
-const PATH_NOT_SERVED: u32 = u32::MAX - 1;
-const PATH_LOCAL: u32 = u32::MAX - 2;
-
-impl Path {
-    const fn to_bits(self) -> u32 {
-        match self {
-            Path::Hop(HopId(id)) => id,
-            Path::NoRoute => PATH_NO_ROUTE,
-            Path::NotServed => PATH_NOT_SERVED,
-            Path::Local => PATH_LOCAL,
-        }
-    }
-
-    /// From [`Path::to_bits`], as a connection keeps it.
-    #[inline]
-    pub(crate) const fn from_bits(bits: u32) -> Self {
-        match bits {
-            PATH_NO_ROUTE => Path::NoRoute,
-            PATH_NOT_SERVED => Path::NotServed,
-            PATH_LOCAL => Path::Local,
-            id => Path::Hop(HopId(id)),
-        }
-    }
-
-    /// As a connection keeps it.
-    pub(crate) const fn bits(self) -> u32 {
-        self.to_bits()
     }
 }
 
@@ -145,7 +107,19 @@ pub struct Arena {
 impl Arena {
     /// An arena for this many real servers.
     pub fn new(capacity: usize, generation: Generation) -> Self {
-        Arena { lines: Lines::new(capacity * 2), capacity, generation }
+        let arena = Arena { lines: Lines::new((capacity + 1) * 2), capacity, generation };
+        let nobody = arena.get(arena.nobody());
+        let endpoint = Endpoint::new(Address::v4([0; 4]), 0);
+        let tunnel = Tunnel::default();
+        nobody.reset(&Settings { endpoint, method: Method::Bypass, tunnel, weight: 1, upper: 0, lower: 0 });
+        nobody.set_available(true);
+        arena
+    }
+
+    /// The record that connections without a real server have: behind the others, always available, never in a list.
+    #[inline]
+    pub fn nobody(&self) -> RealId {
+        RealId(self.capacity as u32)
     }
 
     /// How many records there are.
@@ -193,7 +167,7 @@ impl Real<'_> {
     pub fn reset(&self, settings: &Settings) {
         self.words[word::COUNTS].store(0, Relaxed);
         self.words[word::TEMPLATES].store(0, Relaxed);
-        self.words[word::FLAGS].store(u64::from(PATH_NO_ROUTE) << 32, Relaxed);
+        self.words[word::FLAGS].store(u64::from(Path::NoRoute.bits()) << 32, Relaxed);
         let address = settings.endpoint.address.bits();
         self.words[word::ADDRESS].store((address >> 64) as u64, Relaxed);
         self.words[word::ADDRESS + 1].store(address as u64, Relaxed);
@@ -310,7 +284,7 @@ impl Real<'_> {
         self.words[word::SOURCE].store((source >> 64) as u64, Relaxed);
         self.words[word::SOURCE + 1].store(source as u64, Relaxed);
         self.update(word::PORT, |old| old & 0xffff_ffff | u64::from(mtu) << 32);
-        self.update(word::FLAGS, |old| old & 0xffff_ffff | u64::from(path.to_bits()) << 32);
+        self.update(word::FLAGS, |old| old & 0xffff_ffff | u64::from(path.bits()) << 32);
     }
 
     /// Largest IP packet on the way to it, in bytes.
@@ -442,6 +416,7 @@ impl Real<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hop::HopId;
 
     fn settings(upper: u32, lower: u32) -> Settings {
         let endpoint = Endpoint::new(Address::v4([10, 0, 0, 1]), 80);

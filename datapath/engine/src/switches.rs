@@ -63,6 +63,8 @@ switches! {
     sloppy_sctp = 0;
     /// An ICMP error about no connection is scheduled by the packet that it quotes (`schedule_icmp`).
     schedule_icmp = 0;
+    /// A packet of a mark service without a usable server goes to its own destination (`cache_bypass`).
+    cache_bypass = 0;
     /// The outer header of a tunnel has "don't fragment" as the inner one has (`pmtu_disc`).
     pmtu_disc = 1;
     /// SYNs to a tunnelled server get a lower MSS if theirs does not fit the tunnel: xvs's own (`xvs.mss_clamp`).

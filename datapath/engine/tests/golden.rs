@@ -237,7 +237,7 @@ fn vlan_tags() {
             let inner = packet.ttl(63);
             let output = match method {
                 Method::Nat => inner.to("[fd00::1]:80").bytes(),
-                Method::Dr => inner.bytes(),
+                Method::Dr | Method::Bypass => inner.bytes(),
                 Method::Tun => outer(&inner, "fd00::fe", "fd00::1", 0).bytes(),
             };
             check(&site, [passes(sentence, input, frame(server_mac(1), BACK, leaves_with, &output))]);

@@ -174,7 +174,7 @@ fn related_inbound() {
                 let error = icmp_error(ROUTER[family], VIP[family], TOO_BIG[family], 1280, &seen);
                 let inner = error.clone().ttl(63);
                 let output = match method {
-                    Method::Dr => inner.bytes(),
+                    Method::Dr | Method::Bypass => inner.bytes(),
                     Method::Tun => {
                         let from = ["10.0.0.254", "fd00::fe"][family];
                         let number = [4, 41][family];

@@ -163,7 +163,7 @@ fn connection(shared: &Shared, conn: &Conn<'_>, now: Now) -> Connection {
         protocol => state::name(protocol, conn.status().state),
     };
     let server = match conn.status().flags.method() {
-        Method::Nat => conn.server(),
+        Method::Nat | Method::Bypass => conn.server(),
         // A tunnel may lead to the other family, so the address is the server's own.
         Method::Dr | Method::Tun => Endpoint::new(shared.arena.get(conn.real()).endpoint().address, conn.server().port),
     };

@@ -41,6 +41,11 @@ struct Store {
     capacity: u32,
 }
 
+/// How many calls a table may have with room for so many entries: a quarter of them.
+fn places(entries: u32) -> u32 {
+    entries.div_ceil(4).min(MOST)
+}
+
 impl Store {
     fn get(&self, place: u32) -> &[u8] {
         let bytes = &self.bytes[place as usize * PLACE..][..PLACE];
@@ -49,9 +54,9 @@ impl Store {
 }
 
 impl Calls {
-    /// The store of a table with room for so many entries: a quarter of them may be calls.
+    /// The store of a table with room for so many entries.
     pub(super) fn new(entries: u32) -> Self {
-        let capacity = entries.div_ceil(4).min(MOST);
+        let capacity = places(entries);
         let (bytes, free) = (vec![0; capacity as usize * PLACE], Vec::with_capacity(capacity as usize));
         Calls(Mutex::new(Store { bytes, free, used: 0, capacity }))
     }
@@ -92,6 +97,11 @@ impl Conn<'_> {
 }
 
 impl Table {
+    /// Bytes that the store takes in a table of this capacity.
+    pub fn call_bytes(capacity: u32) -> u64 {
+        u64::from(places(capacity)) * (PLACE + size_of::<u32>()) as u64
+    }
+
     fn hash_of_call(&self, key: &Flow, id: &[u8]) -> FlowHash {
         self.mix(self.hash_of_key(key), id)
     }

@@ -45,6 +45,10 @@ impl Engine {
                 None => self.passing_error(packet, headers, &about),
             };
         };
+        if bound.method() == Method::Bypass {
+            // Whoever it is for has the addresses that the packet has.
+            return self.pass_error(packet, headers);
+        }
         let tags = headers.tags;
         let (mut l3, mut family) = (headers.l3, headers.family);
         let (hop, cut) = if let (Side::Out, Some(conn)) = (side, bound.conn()) {
@@ -65,7 +69,7 @@ impl Engine {
             self.counters.real_in(bound.real(), headers.ip_len());
             match method {
                 Method::Nat => quote.translate(packet.bytes_mut(), &mut headers, End::Destination, bound.server()),
-                Method::Dr => {}
+                Method::Dr | Method::Bypass => {}
                 Method::Tun => {
                     self.wrap(packet, headers, &bound, &real, room)?;
                     (l3, family) = (0, real.endpoint().address.family());
@@ -99,6 +103,10 @@ impl Engine {
         if !self.is_known(quoted) || headers.flow.dst.address != quoted.src.address {
             return Err(DropReason::IcmpUnrelated);
         }
+        self.pass_error(packet, headers)
+    }
+
+    fn pass_error(&self, packet: &mut Packet<'_>, headers: Headers) -> Result<Verdict, DropReason> {
         let hop = hop_of(self.path_to(headers.flow.dst.address))?;
         let room = self.room_through(hop)?;
         let fits = fits(packet, &headers, room)?;
@@ -193,6 +201,7 @@ impl Engine {
         let found = self.shared.table.lookup(flow, self.shared.table.hash(flow));
         let path = match found {
             Some((conn, Side::Out)) => self.shared.arena.get(conn.real()).path(),
+            Some((conn, _)) if conn.status().flags.method() == Method::Bypass => self.path_to(flow.src.address),
             Some(_) => return None,
             None if self.snapshot.is_virtual(flow.dst.address) => return None,
             None => self.path_to(flow.src.address),

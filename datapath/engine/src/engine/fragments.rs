@@ -32,7 +32,7 @@ impl Engine {
             Some(Owner::Once(real)) => {
                 let record = self.shared.arena.get(real);
                 let (method, server) = (record.method(), record.endpoint());
-                if method != Method::Tun && server.address.family() != headers.family {
+                if !matches!(method, Method::Tun | Method::Bypass) && server.address.family() != headers.family {
                     return Err(DropReason::Method);
                 }
                 self.later_to_server(packet, headers, &Bound::Once { real, method, server }, now)

@@ -34,7 +34,8 @@ impl Engine {
             return None;
         }
         conn.update(|status| Status { flags: status.flags.with(Flags::NO_OUTPUT, false), ..status })?;
-        if conn.reply_path() == Path::NoRoute {
+        // Without a server, it is the way of the client's packets that stands there.
+        if conn.reply_path() == Path::NoRoute && conn.status().flags.method() != Method::Bypass {
             conn.set_reply_path(self.path_to(flow.src.address));
         }
         Some(conn)

@@ -96,8 +96,12 @@ impl Engine {
         }
         let opening = Opening { flow, hash, service, policy: turn.policy(), payload, now };
         let choice = match opening.policy.persistence {
-            Some(persistence) => self.persist(&mut turn, &opening, persistence)?,
-            None => self.schedule(&mut turn, &opening)?,
+            Some(persistence) => self.persist(&mut turn, &opening, persistence),
+            None => self.schedule(&mut turn, &opening),
+        };
+        let choice = match (choice, headers) {
+            (Err(DropReason::NoServer), Some(headers)) => return self.go_on(&opening, headers),
+            (choice, _) => choice?,
         };
         let real = self.shared.arena.get(choice.real);
         if real.method() != Method::Tun && real.endpoint().address.family() != flow.family() {
@@ -250,12 +254,16 @@ impl Shared {
         }
     }
 
-    /// Finds the ways of all NAT connections' answers again, after routes have changed. For the control side: it walks
+    /// Finds the ways of all NAT connections' answers again, and of what has no server, after routes have changed. For the control side: it walks
     /// the whole table.
     pub fn reroute_replies(&self, routes: &Routes) {
-        let replies = |conn: &Conn<'_>| !conn.is_template() && conn.status().flags.method() == Method::Nat;
-        for conn in self.table.iter().filter(replies) {
-            let path = self.path_to(routes, conn.client().address);
+        for conn in self.table.iter().filter(|conn| !conn.is_template()) {
+            let goes_to = match conn.status().flags.method() {
+                Method::Nat => conn.client(),
+                Method::Bypass => conn.virtual_endpoint(),
+                Method::Dr | Method::Tun => continue,
+            };
+            let path = self.path_to(routes, goes_to.address);
             if path != conn.reply_path() {
                 conn.set_reply_path(path);
             }

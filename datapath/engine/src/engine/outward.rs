@@ -10,7 +10,7 @@
 //! which hides the first one; here it becomes a note for the server's packets alone.)
 
 use super::open::{Choice, Opening};
-use super::{Bound, Engine, Verdict};
+use super::{Bound, Engine, Route, Verdict};
 use crate::conn::Side;
 use crate::drop::DropReason;
 use crate::flow::{Endpoint, Flow, Protocol};
@@ -94,6 +94,7 @@ impl Engine {
     ) -> Result<Verdict, DropReason> {
         self.counters.real_out(real, headers.ip_len());
         let path = self.path_to(headers.flow.dst.address);
-        self.send_out(packet, headers, Some(vip), path, None, now)
+        let route = Route { source: Some(vip), path, conn: None, counter: &self.counters.outbound };
+        self.route(packet, headers, route, now)
     }
 }

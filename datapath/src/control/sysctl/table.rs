@@ -117,8 +117,8 @@ pub static TABLE: &[Setting] = &[
         "cache_bypass",
         SWITCH,
         "0",
-        Applies::Absent("A packet that no server takes is refused; the director never forwards it to where it was sent."),
-        "1 sends packets of a mark service without a usable server on to their original destination.",
+        Applies::Switch(|switches| &switches.cache_bypass),
+        "1 sends packets of a mark service without a usable server on to their own destination, unless that is the director.",
     ),
     Setting::new(
         "conn_lfactor",
