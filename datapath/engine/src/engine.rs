@@ -285,13 +285,16 @@ impl Engine {
             return self.refuse(packet, headers, Refusal::TimeExceeded, DropReason::TtlExceeded, now);
         }
         let method = bound.method();
-        if method == Method::Bypass {
-            return self.bypass(packet, headers, bound, now);
-        }
         let room = room_to(&real, method, now)?;
         let fits = headers.ip_len() <= room;
-        if !fits && !self.may_cut(packet, &headers, method) {
-            return self.too_big(packet, headers, room, now);
+        if !fits {
+            // Nothing fits the way to nobody.
+            if method == Method::Bypass {
+                return self.bypass(packet, headers, bound, now);
+            }
+            if !self.may_cut(packet, &headers, method) {
+                return self.too_big(packet, headers, room, now);
+            }
         }
         let hop = hop_of(real.path())?;
         decrement_ttl(packet.bytes_mut(), &headers);
@@ -325,11 +328,12 @@ impl Engine {
         now: Now,
     ) -> Result<Verdict, DropReason> {
         let method = conn.status().flags.method();
+        if method == Method::Bypass {
+            return self.answer_bypassed(packet, headers, conn, now);
+        }
         let source = (method == Method::Nat).then(|| conn.virtual_endpoint());
-        // A connection without a server keeps the way to where its packets go.
-        let path = if method == Method::Bypass { self.path_to(conn.client().address) } else { conn.reply_path() };
-        let counter = &self.counters.outbound;
-        self.route(packet, headers, Route { source, path, conn: Some(conn), counter }, now)
+        let path = conn.reply_path();
+        self.route(packet, headers, Route { source, path, conn: Some(conn), counter: &self.counters.outbound }, now)
     }
 
     /// A packet to its own destination.

@@ -10,7 +10,7 @@
 
 use super::open::Opening;
 use super::{Bound, Engine, Route, Shared, Verdict};
-use crate::conn::{Flags, NewConn, Side, Status, state};
+use crate::conn::{Conn, Flags, NewConn, Side, Status, state};
 use crate::drop::DropReason;
 use crate::flow::{Address, Endpoint, Family, Flow, Protocol};
 use crate::real::{Method, Path};
@@ -68,6 +68,20 @@ impl Engine {
         let conn = bound.conn();
         let path = conn.map_or_else(|| self.path_to(headers.flow.dst.address), |conn| conn.reply_path());
         let route = Route { source: None, path, conn: conn.as_ref(), counter: &self.counters.bypassed };
+        self.route(packet, headers, route, now)
+    }
+
+    /// An answer to such packets that crosses the director: the connection keeps the way of the packets, not of answers.
+    #[cold]
+    pub(super) fn answer_bypassed(
+        &self,
+        packet: &mut Packet<'_>,
+        headers: Headers,
+        conn: &Conn<'_>,
+        now: Now,
+    ) -> Result<Verdict, DropReason> {
+        let path = self.path_to(conn.client().address);
+        let route = Route { source: None, path, conn: Some(conn), counter: &self.counters.outbound };
         self.route(packet, headers, route, now)
     }
 }
