@@ -12,6 +12,8 @@ mod names;
 mod properties;
 #[path = "ipvsadm/recording.rs"]
 mod recording;
+#[path = "ipvsadm/traps.rs"]
+mod traps;
 
 use model::Model;
 use recording::{printed, run};

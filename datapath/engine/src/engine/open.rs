@@ -29,7 +29,18 @@ pub(super) struct Opening<'a> {
     pub(super) policy: Policy,
     /// What the packet carries, if that is known.
     pub(super) payload: &'a [u8],
+    /// Its packet is one that an ICMP error quotes: a server's, so `flow` is that of the packet reversed.
+    pub(super) quoted: bool,
     pub(super) now: Now,
+}
+
+impl Opening<'_> {
+    /// What the scheduler is told. Of a quoted packet IPVS takes the destination as it stands there, which is the client:
+    /// `dh`, `lblc` and `lblcr` go by that (IPVS-REFERENCE 2.10).
+    pub(super) fn request(&self) -> Request {
+        let request = request(self.flow, self.hash, self.now);
+        if self.quoted { Request { virtual_address: request.client, ..request } } else { request }
+    }
 }
 
 /// Where a new connection goes.
@@ -94,7 +105,8 @@ impl Engine {
         if let Some((conn, side)) = found {
             return Ok((Bound::Conn(conn), side, false));
         }
-        let opening = Opening { flow, hash, service, policy: turn.policy(), payload, now };
+        let (policy, quoted) = (turn.policy(), headers.is_none());
+        let opening = Opening { flow, hash, service, policy, payload, quoted, now };
         let choice = match opening.policy.persistence {
             Some(persistence) => self.persist(&mut turn, &opening, persistence),
             None => self.schedule(&mut turn, &opening),
@@ -142,13 +154,13 @@ impl Engine {
 
     /// Asks the scheduler.
     pub(super) fn schedule(&self, turn: &mut Turn<'_>, opening: &Opening<'_>) -> Result<Choice, DropReason> {
-        let Opening { flow, hash, service, now, .. } = *opening;
+        let Opening { flow, service, .. } = *opening;
         let other_port = flow.dst.port != service.key.port();
         if other_port && !service.key.is_mark() {
             // Reached through FTP's rule or a port-0 service, which only persistence serves.
             return Err(DropReason::NoServer);
         }
-        let real = turn.pick(&self.shared.arena, &request(flow, hash, now)).ok_or(DropReason::NoServer)?;
+        let real = turn.pick(&self.shared.arena, &opening.request()).ok_or(DropReason::NoServer)?;
         let port = self.shared.arena.get(real).endpoint().port;
         Ok(Choice { real, port: if port == 0 { flow.dst.port } else { port }, parent: None })
     }

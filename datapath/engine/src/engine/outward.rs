@@ -37,7 +37,8 @@ impl Engine {
             let real = turn.nat_server(&self.shared.arena, server)?;
             let flow = Flow { protocol, src: client, dst: vip };
             let hash = self.shared.table.hash(&flow);
-            let opening = Opening { flow: &flow, hash, service, policy: turn.policy(), payload, now };
+            let policy = turn.policy();
+            let opening = Opening { flow: &flow, hash, service, policy, payload, quoted: false, now };
             match self.begin(&opening, real, headers) {
                 Err(DropReason::NoCallId) => None,
                 begun => Some(begun),

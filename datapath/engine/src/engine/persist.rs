@@ -54,7 +54,7 @@ impl Engine {
         let template = match self.valid_template(&key, now, None) {
             Some(template) => template,
             None => {
-                let real = turn.pick(&self.shared.arena, &super::request(flow, opening.hash, now));
+                let real = turn.pick(&self.shared.arena, &opening.request());
                 self.make_template(opening, &key, real.ok_or(DropReason::NoServer)?, persistence.timeout_s)?
             }
         };

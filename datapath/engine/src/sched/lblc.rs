@@ -99,6 +99,16 @@ mod tests {
         assert_eq!(bench.ask(&to(1)), "C");
     }
 
+    /// IPVS-REFERENCE 2.0 [T]: flows of UDP are never active, so no number of them makes a server hot.
+    #[test]
+    fn trap_udp_never_makes_a_server_hot() {
+        let mut bench = bench();
+        assert_eq!(bench.ask(&to(1)), "B");
+        bench.load("B", 0, 100_000);
+        bench.load("C", 0, 0);
+        assert_eq!([bench.ask(&to(1)), bench.ask(&to(2))], ["B", "C"]);
+    }
+
     /// IPVS-REFERENCE 2.13 [T]: the threshold of a remembered server does not count, its weight does.
     #[test]
     fn the_threshold_of_a_remembered_server_does_not_count() {

@@ -183,6 +183,17 @@ mod tests {
         assert_eq!(set(&mut bench), "CAB");
     }
 
+    /// IPVS-REFERENCE 2.0 [T]: flows of UDP are never active, so no number of them makes a set grow.
+    #[test]
+    fn trap_udp_never_makes_a_set_grow() {
+        let mut bench = bench();
+        assert_eq!(bench.ask(&to(1)), "B");
+        bench.load("B", 0, 100_000);
+        bench.load("C", 0, 0);
+        assert_eq!([bench.ask(&to(1)), bench.ask(&to(2))], ["B", "C"]);
+        assert_eq!(set(&mut bench), "B");
+    }
+
     /// IPVS-REFERENCE 2.14: members at their threshold, quiesced or gone get nothing, and nobody leaves for that.
     #[test]
     fn unusable_members_are_skipped() {

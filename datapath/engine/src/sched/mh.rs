@@ -202,7 +202,8 @@ mod tests {
         assert_eq!(asked(&mut bench, PORT), ["C", "C", "A", "A", "C"]);
         let indices = CLIENTS.map(|client| hash(FIRST_KEY, 0, 0, u32::from_be_bytes(client)) % SLOTS);
         assert_eq!(indices, [3323, 2189, 1263, 2731, 502]);
-        assert_eq!(hash(FIRST_KEY, 0, 0, u32::from_be_bytes(CLIENTS[0])), 3_588_839_862);
+        let hashes = CLIENTS.map(|client| hash(FIRST_KEY, 0, 0, u32::from_be_bytes(client)));
+        assert_eq!(hashes, [3_588_839_862, 2_458_646_824, 724_143_009, 3_597_184_897, 844_198_124]);
     }
 
     /// IPVS-REFERENCE 2.12 [V], [T]: quiescing leaves the table alone, fallback hashes again.
@@ -232,6 +233,46 @@ mod tests {
         assert_eq!(asked(&mut none, FALLBACK), ["-"; 5]);
         none.edit("B", 4);
         assert_eq!(counts(&none), [0, 4093, 0]);
+    }
+
+    /// IPVS-REFERENCE 2.12 [T]: of an IPv6 server in an IPv4 service the kernel hashes the first 32 bits, so all servers of
+    /// one provider's prefix have one and the same order. Not so here: each has its own.
+    #[test]
+    fn trap_ipv6_servers_of_one_prefix_have_orders_of_their_own() {
+        struct Tunnelled;
+        impl Reals for Tunnelled {
+            fn len(&self) -> usize {
+                2
+            }
+            fn weight(&self, _: usize) -> i32 {
+                1
+            }
+            fn active(&self, _: usize) -> u32 {
+                0
+            }
+            fn total(&self, _: usize) -> u32 {
+                0
+            }
+            fn is_overloaded(&self, _: usize) -> bool {
+                false
+            }
+            fn last_weight(&self, _: usize) -> i32 {
+                1
+            }
+            fn address(&self, index: usize) -> ([u8; 16], u16) {
+                let mut address = [0; 16];
+                address[..4].copy_from_slice(&[0x20, 0x01, 0x0d, 0xb8]);
+                address[15] = index as u8 + 1;
+                (address, 80)
+            }
+        }
+        let mut scheduler = Maglev::default();
+        scheduler.measure(&Tunnelled);
+        let [first, second] = [0, 1].map(|index| (scheduler.orders[index].at, scheduler.orders[index].step));
+        assert_ne!(first, second);
+        scheduler.build();
+        let share = scheduler.slots.iter().filter(|slot| **slot == 0).count();
+        assert_eq!((share, scheduler.slots.len()), (2047, 4093));
     }
 
     /// IPVS-REFERENCE 2.15: the table depends on the list alone, not on how it came to be.

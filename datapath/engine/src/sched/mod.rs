@@ -220,11 +220,17 @@ pub(crate) mod tests {
             self.scheduler.reals_changed(&self.reals, Change::Removed(index));
         }
 
-        pub(crate) fn edit(&mut self, name: &str, weight: i32) {
+        /// Changes a weight, and the scheduler does not hear of it.
+        pub(crate) fn edit_silently(&mut self, name: &str, weight: i32) {
             let index = self.index(name);
             let real = &mut self.reals.0[index];
             real.weight = weight;
             real.last_weight = if weight == 0 { real.last_weight } else { weight };
+        }
+
+        pub(crate) fn edit(&mut self, name: &str, weight: i32) {
+            self.edit_silently(name, weight);
+            let index = self.index(name);
             self.scheduler.reals_changed(&self.reals, Change::Edited(index));
         }
 

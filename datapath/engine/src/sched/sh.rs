@@ -103,6 +103,8 @@ mod tests {
         let with_port = Request { client: v4(CLIENTS[0]), client_port: 1234, protocol: 6, ..Request::default() };
         assert_eq!(bench.ask(&with_port), "A");
         assert_eq!(bench.ask(&Request { flags: PORT, ..with_port }), "C");
+        let fold = u32::from_be_bytes(CLIENTS[0]);
+        assert_eq!(super::super::hash::golden(fold + 1234, 8), 81, "the slot of the client with its port");
         assert_eq!(bench.ask(&Request { flags: PORT, protocol: 50, ..with_port }), "A", "ESP has no ports");
     }
 

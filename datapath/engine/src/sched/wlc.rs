@@ -74,6 +74,18 @@ mod tests {
         }
     }
 
+    /// IPVS-REFERENCE 2.4 [T]: without connections nobody is ahead, and the newest usable server gets the client, whatever
+    /// the weights.
+    #[test]
+    fn trap_among_idle_servers_the_newest_wins() {
+        let mut bench = bench([900, 5, 1]);
+        assert_eq!(bench.ask(&Request::default()), "C");
+        bench.edit("C", 0);
+        assert_eq!(bench.ask(&Request::default()), "B");
+        bench.overload("B", true);
+        assert_eq!(bench.ask(&Request::default()), "A");
+    }
+
     /// IPVS-REFERENCE 2.4 [T]: a server of weight 0 never wins, even an idle one against loaded ones.
     #[test]
     fn a_quiesced_server_never_wins() {

@@ -133,6 +133,17 @@ mod tests {
         assert_eq!(picks(&mut same, 18), "ABACBACBA".repeat(2));
     }
 
+    /// IPVS-REFERENCE 2.2 [T]: the last pass is at level 1 even if no weight is as low, so a weight that has become lower
+    /// than all of them (the scheduler does not know yet) has its turn once a round.
+    #[test]
+    fn trap_the_last_pass_is_at_level_one() {
+        let mut bench = bench([10, 20, 30]);
+        bench.edit_silently("A", 1);
+        assert_eq!(picks(&mut bench, 12), "CBACCB".repeat(2));
+        bench.edit_silently("B", 1);
+        assert_eq!(picks(&mut bench, 10), "CBACC".repeat(2));
+    }
+
     /// No usable server must end the search, at any level and cursor.
     #[test]
     fn none_usable_ends_the_search() {
