@@ -57,8 +57,9 @@ impl ServiceKey {
     }
 }
 
-/// FTP's control port: the client's data connections follow it to the same server.
-const FTP: u16 = 21;
+/// FTP's control port: the client's data connections follow it to the same server, and a service on it has theirs, too
+/// (IPVS-REFERENCE 4.2).
+pub(crate) const FTP: u16 = 21;
 
 /// A mark in the place of an address: its first four bytes, as IPVS lists it.
 fn mark_address(mark: u32, family: Family) -> Address {

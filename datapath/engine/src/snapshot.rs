@@ -11,10 +11,8 @@ use crate::flow::{Address, Endpoint, Family, Flow, Protocol};
 use crate::hop::{Interface, InterfaceId, Port};
 use crate::mark::Marks;
 use crate::route::Routes;
-use crate::service::{Service, ServiceKey};
+use crate::service::{FTP, Service, ServiceKey};
 
-/// FTP's control connections. A service on this port has its data connections, too (IPVS-REFERENCE 4.2).
-const FTP: u16 = 21;
 /// Where FTP's active data connections come from.
 const FTP_DATA: u16 = 20;
 /// The least port that anybody may listen on, as passive FTP servers do.

@@ -179,6 +179,28 @@ fn trap_an_hour_of_persistence_becomes_a_minute() {
     assert_eq!(send(&site, 1002, SYN), 1, "a minute after his last connection the client is anybody's");
 }
 
+/// IPVS-REFERENCE 4.3: a port that is perhaps FTP's data is the host's if nobody takes it, and a host resets; FTP's own
+/// port without a server is "port unreachable" like any other.
+#[test]
+fn trap_ftps_data_ports_are_the_hosts_without_a_server() {
+    let mut site = Site::new(64);
+    let persistence = Some(Persistence { timeout_s: 300, mask: u128::MAX });
+    let policy = Policy { persistence, ..Policy::default() };
+    let service = site.add_service_with(Protocol::TCP, "192.0.2.1:21", "rr", policy);
+    let data = client(&tcp(CLIENT4, "192.0.2.1:50000", SYN));
+    let told = |site: &Site, frame: &[u8]| {
+        let (verdict, bytes) = site.forward(frame);
+        assert_eq!(verdict, Verdict::Reflect);
+        bytes[23] // the protocol of the answer
+    };
+    assert_eq!(told(&site, &data), 6, "a reset");
+    assert_eq!(told(&site, &client(&tcp(CLIENT4, "192.0.2.1:21", SYN))), 1, "ICMP");
+    let counters = site.engine.counters();
+    assert_eq!([DropReason::NoService, DropReason::NoServer].map(|reason| counters.drops(reason)), [1, 1]);
+    site.add_real(service, "10.0.0.1:21", Method::Dr);
+    assert_eq!(site.forward(&data).0, IN);
+}
+
 /// IPVS-REFERENCE 4.4 [T]: what a NAT server sends outside of any connection would leave IPVS untranslated, with the
 /// server's own address. Here it does not leave; with `nat_icmp_send` the server is told, unless it gives up by itself.
 #[test]

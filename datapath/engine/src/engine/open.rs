@@ -12,7 +12,7 @@ use crate::drop::DropReason;
 use crate::flow::{Address, Endpoint, Flow, FlowHash, Protocol};
 use crate::real::{Method, Path, RealId};
 use crate::route::{Routes, Target};
-use crate::service::{Policy, Service, Turn};
+use crate::service::{FTP, Policy, Service, Turn};
 use crate::time::Now;
 use crate::wire::{Headers, TcpFlags};
 
@@ -40,6 +40,13 @@ impl Opening<'_> {
     pub(super) fn request(&self) -> Request {
         let request = request(self.flow, self.hash, self.now);
         if self.quoted { Request { virtual_address: request.client, ..request } } else { request }
+    }
+
+    /// Why nobody takes it. A data port of FTP's service was only perhaps FTP's, and is the host's otherwise
+    /// (IPVS-REFERENCE 4.3).
+    pub(super) fn nobody(&self) -> DropReason {
+        let is_data = self.service.key.port() == FTP && self.flow.dst.port != FTP;
+        if is_data { DropReason::NoService } else { DropReason::NoServer }
     }
 }
 
@@ -158,9 +165,9 @@ impl Engine {
         let other_port = flow.dst.port != service.key.port();
         if other_port && !service.key.is_mark() {
             // Reached through FTP's rule or a port-0 service, which only persistence serves.
-            return Err(DropReason::NoServer);
+            return Err(opening.nobody());
         }
-        let real = turn.pick(&self.shared.arena, &opening.request()).ok_or(DropReason::NoServer)?;
+        let real = turn.pick(&self.shared.arena, &opening.request()).ok_or_else(|| opening.nobody())?;
         let port = self.shared.arena.get(real).endpoint().port;
         Ok(Choice { real, port: if port == 0 { flow.dst.port } else { port }, parent: None })
     }

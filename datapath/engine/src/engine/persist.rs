@@ -55,7 +55,8 @@ impl Engine {
             Some(template) => template,
             None => {
                 let real = turn.pick(&self.shared.arena, &opening.request());
-                self.make_template(opening, &key, real.ok_or(DropReason::NoServer)?, persistence.timeout_s)?
+                let real = real.ok_or_else(|| opening.nobody())?;
+                self.make_template(opening, &key, real, persistence.timeout_s)?
             }
         };
         self.renew(&template, persistence, now);
