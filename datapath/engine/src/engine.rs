@@ -23,6 +23,7 @@ mod outward;
 mod persist;
 mod shared;
 mod tunnel_errors;
+mod verdict;
 mod wrap;
 
 use std::cell::Cell;
@@ -34,6 +35,7 @@ pub use self::cull::Cull;
 use self::errors::Budget;
 pub(crate) use self::open::request;
 pub use self::shared::{Shared, Sizes};
+pub use self::verdict::{Awaited, Verdict};
 use self::wrap::{room_to, way_to};
 use crate::conn::{Conn, Side, Sweep};
 use crate::counters::{Count, Counters};
@@ -42,61 +44,11 @@ use crate::flow::{Endpoint, Family, FlowHash};
 use crate::forward::icmp::Refusal;
 use crate::forward::nat::{self, End};
 use crate::forward::{checksum, decrement_ttl, link};
-use crate::hop::{HopId, Port};
+use crate::hop::HopId;
 use crate::real::{Method, Path, Real};
 use crate::snapshot::Snapshot;
 use crate::time::Now;
 use crate::wire::{Fragment, Headers, Packet};
-
-/// What becomes of a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use]
-pub enum Verdict {
-    /// It is ready: send it through this device.
-    Transmit(Port),
-    /// It is ready but for its size: cut it into IP packets of at most `mtu` bytes, and send them through this device.
-    Split {
-        /// The device.
-        port: Port,
-        /// The largest IP packet that takes this way.
-        mtu: u16,
-    },
-    /// It became an answer to its sender: send it back through the device that it came in by.
-    Reflect,
-    /// It can not go on yet: keep it for a moment, then ask again.
-    Hold(Awaited),
-    /// It goes no further.
-    Drop(DropReason),
-}
-
-impl Verdict {
-    /// The verdict on a packet that is also too large for its way, and may be cut.
-    #[cold]
-    fn cut(self, mtu: usize) -> Self {
-        let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
-        match self {
-            Verdict::Transmit(port) => Verdict::Split { port, mtu },
-            Verdict::Hold(Awaited::Mac { hop, .. }) => {
-                Verdict::Hold(Awaited::Mac { hop, mtu: NonZeroU16::new(mtu.max(1)) })
-            }
-            other => other,
-        }
-    }
-}
-
-/// What a packet waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Awaited {
-    /// The MAC of its next hop; all else is ready. Ask [`Engine::release`].
-    Mac {
-        /// The next hop.
-        hop: HopId,
-        /// It must be cut to this size then.
-        mtu: Option<NonZeroU16>,
-    },
-    /// The first fragment of its packet; it is as it came. Ask [`Engine::forward`] again when that one has passed.
-    FirstFragment,
-}
 
 /// How a packet goes to its own destination.
 struct Route<'a> {
@@ -196,7 +148,7 @@ impl Engine {
     }
 
     /// Pass 2: forwards a packet.
-    #[inline]
+    #[inline(always)]
     pub fn forward(&self, packet: &mut Packet<'_>, inspected: Inspected, now: Now) -> Verdict {
         let Inspected { headers, hash } = inspected;
         let verdict = match headers.fragment {
@@ -209,7 +161,7 @@ impl Engine {
     }
 
     /// A packet with ports: by its connection, or by a new one.
-    #[inline]
+    #[inline(always)]
     fn flow(&self, packet: &mut Packet<'_>, headers: Headers, hash: FlowHash, now: Now) -> Result<Verdict, DropReason> {
         if checksum::complete(packet.bytes_mut(), &headers) {
             self.counters.checksums_completed.add(1);
@@ -230,17 +182,19 @@ impl Engine {
         now: Now,
     ) -> Result<Verdict, DropReason> {
         if let Some(conn) = self.answered(&headers, now) {
-            return self.known(packet, headers, Bound::Conn(conn), Side::Out, true, now);
+            return self.aside(packet, headers, Bound::Conn(conn), Side::Out, true, now);
         }
         match self.open(&headers, headers.datagram(packet.bytes()), hash, now) {
-            Ok((bound, side, is_new)) => self.known(packet, headers, bound, side, !is_new, now),
+            Ok((bound, side, is_new)) => self.aside(packet, headers, bound, side, !is_new, now),
             Err(reason) => self.decline(packet, headers, reason, now),
         }
     }
 
-    /// A packet whose way is known. `track`: it has not moved its connection's state yet.
-    #[inline]
-    fn known(
+    /// [`Engine::known`] for packets that come by a longer way. It stays out of line, so that the way of most packets is one
+    /// piece of code, through which nothing is copied.
+    #[cold]
+    #[inline(never)]
+    fn aside(
         &self,
         packet: &mut Packet<'_>,
         headers: Headers,
@@ -249,13 +203,27 @@ impl Engine {
         track: bool,
         now: Now,
     ) -> Result<Verdict, DropReason> {
+        self.known(packet, headers, bound, side, track, now)
+    }
+
+    /// A packet whose way is known. `track`: it has not moved its connection's state yet.
+    #[inline(always)]
+    fn known(
+        &self,
+        packet: &mut Packet<'_>,
+        headers: Headers,
+        mut bound: Bound<'_>,
+        side: Side,
+        track: bool,
+        now: Now,
+    ) -> Result<Verdict, DropReason> {
         if let Fragment::First(id) = headers.fragment {
             self.shared.fragments.note(&headers.flow, id, bound.owner(), now);
         }
-        if let (Side::Out, Bound::Conn(mut conn)) = (side, bound) {
+        if let (Side::Out, Bound::Conn(conn)) = (side, &mut bound) {
             self.counters.real_out(conn.real(), headers.ip_len());
-            self.track(&mut conn, side, &headers, now);
-            return self.outbound(packet, headers, &conn, now);
+            self.track(conn, side, &headers, now);
+            return self.outbound(packet, headers, conn, now);
         }
         if let Bound::Outward { real, vip } = bound {
             return self.outward_once(packet, headers, real, vip, now);
@@ -265,14 +233,14 @@ impl Engine {
             return self.decline(packet, headers, DropReason::ServerGone, now);
         }
         self.counters.real_in(bound.real(), headers.ip_len());
-        if let (true, Bound::Conn(mut conn)) = (track, bound) {
-            self.track(&mut conn, side, &headers, now);
+        if let (true, Bound::Conn(conn)) = (track, &mut bound) {
+            self.track(conn, side, &headers, now);
         }
         self.inbound(packet, headers, &bound, real, now)
     }
 
     /// A client's packet to its real server, by the method of its connection.
-    #[inline]
+    #[inline(always)]
     fn inbound(
         &self,
         packet: &mut Packet<'_>,
@@ -319,7 +287,7 @@ impl Engine {
     }
 
     /// A real server's packet to its client. With NAT the source becomes the VIP; others send it from there.
-    #[inline]
+    #[inline(always)]
     fn outbound(
         &self,
         packet: &mut Packet<'_>,
@@ -337,7 +305,7 @@ impl Engine {
     }
 
     /// A packet to its own destination.
-    #[inline]
+    #[inline(always)]
     fn route(
         &self,
         packet: &mut Packet<'_>,
@@ -438,16 +406,5 @@ fn hop_of(path: Path) -> Result<HopId, DropReason> {
         Path::NoRoute => Err(DropReason::NoRoute),
         Path::NotServed => Err(DropReason::NotServed),
         Path::Local => Err(DropReason::LocalServer),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A verdict is returned for each packet, in a register.
-    #[test]
-    fn a_verdict_is_one_word() {
-        assert_eq!(size_of::<Result<Verdict, DropReason>>(), 8);
     }
 }

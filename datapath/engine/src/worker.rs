@@ -108,7 +108,7 @@ impl<R: Rings> Worker<R> {
     }
 
     /// What becomes of the packet in this frame?
-    #[inline]
+    #[inline(always)]
     fn ask(&mut self, mut frame: Frame, inspected: Inspected, now: Now) -> (Frame, Verdict) {
         let (start, end) = (frame.start(), frame.end());
         let Some(mut packet) = Packet::new(self.rings.chunk(&frame), start, end) else {
@@ -118,6 +118,13 @@ impl<R: Rings> Worker<R> {
         let (start, len) = (packet.start(), packet.len());
         frame.set_packet(start, len);
         (frame, verdict)
+    }
+
+    /// The same out of line, for a frame that has waited.
+    #[cold]
+    #[inline(never)]
+    fn ask_again(&mut self, frame: Frame, inspected: Inspected, now: Now) -> (Frame, Verdict) {
+        self.ask(frame, inspected, now)
     }
 
     /// Does with a frame what the engine said.
@@ -227,7 +234,7 @@ impl<R: Rings> Worker<R> {
             }
             let (start, end) = (held.frame.start(), held.frame.end());
             match self.engine.inspect(&self.rings.chunk(&held.frame)[start..end]) {
-                Ok(inspected) => match self.ask(held.frame, inspected, now) {
+                Ok(inspected) => match self.ask_again(held.frame, inspected, now) {
                     // The note went this very moment: nobody waits twice.
                     (frame, Verdict::Hold(Awaited::FirstFragment)) => self.discard(frame, DropReason::FragmentUnknown),
                     (frame, verdict) => self.obey(frame, verdict, now),

@@ -414,3 +414,32 @@ fn a_service_has_timeouts_of_its_own() {
     let flow = parse(&packet).flow;
     assert_eq!(site.shared.table.lookup(&flow, site.shared.table.hash(&flow)).unwrap().0.expires_in(site.now), 300_000);
 }
+
+/// The short way of most packets says what the whole machine would say: same state, same timeout, in both tables.
+#[test]
+fn the_short_way_agrees_with_the_machine() {
+    let mut short = 0;
+    for packet in [tcp(CLIENT4, VIP4, ACK), udp(CLIENT4, VIP4, b"q")] {
+        for flags in 0..=255u8 {
+            let mut frame = from_client(&packet.bytes());
+            if packet.body != udp(CLIENT4, VIP4, b"").body {
+                frame[14 + 20 + 13] = flags;
+            }
+            let headers = Headers::parse(&frame).unwrap();
+            for side in [Side::In, Side::Out, Side::InOnly] {
+                for number in 0..tcp_states::STATES.len() as u8 {
+                    let is_udp = headers.flow.protocol == Protocol::UDP;
+                    let number = if is_udp { state::FIRST } else { number };
+                    let Some(slot) = state::stays(&headers, side, number) else { continue };
+                    short += 1;
+                    let active = !is_udp && tcp_states::State::from_bits(number).is_active();
+                    for secure in [false, true] {
+                        let step = state::next(side, &headers, number, secure);
+                        assert_eq!(step, state::Step { state: number, active, slot }, "{flags:#x} {side:?} {number}");
+                    }
+                }
+            }
+        }
+    }
+    assert!(short > 0);
+}

@@ -43,6 +43,23 @@ pub fn next(side: Side, headers: &Headers, state: u8, secure: bool) -> Step {
     }
 }
 
+/// The timeout that starts again, if the packet leaves a connection in this state as it is, whatever the tables in force.
+/// Told of what most packets are: data and acknowledgements of an established TCP connection, and a client's datagrams.
+/// None says nothing.
+#[inline]
+pub fn stays(headers: &Headers, side: Side, state: u8) -> Option<Slot> {
+    const DECIDE: u8 = TcpFlags::RST | TcpFlags::SYN | TcpFlags::FIN | TcpFlags::ACK;
+    match headers.flow.protocol {
+        Protocol::TCP => {
+            let stays = headers.tcp.0 & DECIDE == TcpFlags::ACK && state == tcp::State::Established as u8;
+            stays.then_some(Slot::tcp(tcp::State::Established))
+        }
+        // A server's may assure a template, and may go by a note.
+        Protocol::UDP => (side != Side::Out).then_some(Slot::UDP),
+        _ => None,
+    }
+}
+
 /// The timeout of a connection in this state.
 #[inline]
 pub fn slot(protocol: Protocol, state: u8) -> Slot {

@@ -48,15 +48,23 @@ impl Engine {
         nodest && real.weight() == 0 || mode != 0 && conn.parent().is_none() && is_closing(conn, mode)
     }
 
-    /// Runs the protocol's state machine and starts the timer again.
+    /// Runs the protocol's state machine and starts the timer again. Most packets move nothing but the timer.
     #[inline]
     pub(super) fn track(&self, conn: &mut Conn<'_>, side: Side, headers: &Headers, now: Now) {
+        if side != Side::Out {
+            conn.count_packet();
+        }
+        match state::stays(headers, side, conn.status().state) {
+            Some(slot) => conn.touch(now, self.shared.timeouts.get(Class::from_bits(conn.class()), slot)),
+            None => self.move_on(conn, side, headers, now),
+        }
+    }
+
+    #[inline(never)]
+    fn move_on(&self, conn: &mut Conn<'_>, side: Side, headers: &Headers, now: Now) {
         if conn.is_note() {
             conn.rearm(now);
             return;
-        }
-        if side != Side::Out {
-            conn.count_packet();
         }
         let half_open_counts = !self.shared.switches.half_open_inactive.is_on();
         let secure = self.shared.switches.secure_tcp_active.is_on();
