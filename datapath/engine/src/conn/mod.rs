@@ -6,7 +6,9 @@ pub mod fragment;
 mod index;
 mod kinship;
 pub mod sctp;
+mod slab;
 pub mod state;
+mod sweep;
 pub mod table;
 pub mod tcp;
 pub mod timeouts;
@@ -14,7 +16,8 @@ mod timer;
 
 pub use entry::{Conn, Flags, Status};
 pub use fragment::{Fragments, Owner, PacketKey};
-pub use table::{ConnId, Full, NewConn, Sweep, Table};
+pub use sweep::Sweep;
+pub use table::{ConnId, Full, NewConn, Table};
 pub use timeouts::{Class, Slot, Timeouts};
 
 /// Which way a packet of a connection goes.

@@ -8,10 +8,9 @@
 //! The table never allocates after it was made. It knows no real servers: whoever ends a connection is told which one
 //! it was and settles the counts.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use crate::flow::{Endpoint, Family, Flow, FlowHash, HashKey};
-use crate::lines::Lines;
 use crate::real::{Method, Path, RealId};
 use crate::time::Now;
 
@@ -19,18 +18,13 @@ use super::Side;
 use super::calls::Calls;
 use super::entry::{Conn, Flags, Status};
 use super::index::Index;
+use super::slab::Slab;
 
 /// Number of a connection: bit 31 tells IPv6 from IPv4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnId(pub u32);
 
 pub(super) const IPV6: u32 = 1 << 31;
-/// Entries that a worker looks at together when it sweeps.
-const CHUNK: u32 = 64;
-/// Chunks that a worker sweeps in one breath at most.
-const SWEEP_CHUNKS: u32 = 16;
-/// A whole table is swept in about this time, so a dead entry is counted for so much longer at most.
-const SWEEP_PERIOD_MS: u64 = 1000;
 /// Entries that are looked at for one that can give way when the table is full.
 const EVICT_PROBE: u32 = 64;
 /// Seconds that a template lives on when it expires while it has children.
@@ -70,67 +64,11 @@ pub enum Full {
     Calls,
 }
 
-#[derive(Debug)]
-struct Slab {
-    lines: Lines,
-    per_entry: usize,
-    capacity: u32,
-    /// Entries below were used at some time.
-    used: AtomicU32,
-    /// The free list: changes << 32 | entry + 1.
-    free: AtomicU64,
-    bit: u32,
-}
-
-impl Slab {
-    fn new(capacity: u32, family: Family) -> Self {
-        let (per_entry, bit) = if family == Family::Inet { (1, 0) } else { (2, IPV6) };
-        let lines = Lines::new(capacity as usize * per_entry);
-        Slab { lines, per_entry, capacity, used: AtomicU32::new(0), free: AtomicU64::new(0), bit }
-    }
-
-    #[inline]
-    fn entry(&self, index: u32) -> Conn<'_> {
-        let id = ConnId(index | self.bit);
-        match self.per_entry {
-            1 => Conn::load(id, self.lines.line(index as usize)),
-            _ => Conn::load(id, self.lines.pair(index as usize * 2)),
-        }
-    }
-
-    fn take(&self) -> Option<Conn<'_>> {
-        let mut head = self.free.load(Acquire);
-        while let Some(index) = (head as u32).checked_sub(1) {
-            let entry = self.entry(index);
-            let next = (head >> 32).wrapping_add(1) << 32 | entry.next_free().load(Relaxed);
-            match self.free.compare_exchange_weak(head, next, AcqRel, Acquire) {
-                Ok(_) => return Some(self.entry(index)),
-                Err(now) => head = now,
-            }
-        }
-        let fresh = self.used.fetch_update(Relaxed, Relaxed, |used| (used < self.capacity).then_some(used + 1));
-        fresh.ok().map(|index| self.entry(index))
-    }
-
-    fn give_back(&self, entry: &Conn<'_>) {
-        let index = entry.id().0 & !IPV6;
-        let mut head = self.free.load(Relaxed);
-        loop {
-            entry.next_free().store(head & 0xffff_ffff, Relaxed);
-            let next = (head >> 32).wrapping_add(1) << 32 | u64::from(index + 1);
-            match self.free.compare_exchange_weak(head, next, AcqRel, Relaxed) {
-                Ok(_) => return,
-                Err(now) => head = now,
-            }
-        }
-    }
-}
-
 /// The table.
 #[derive(Debug)]
 pub struct Table {
-    v4: Slab,
-    v6: Slab,
+    pub(super) v4: Slab,
+    pub(super) v6: Slab,
     index: Index,
     key: HashKey,
     live: AtomicU32,
@@ -390,60 +328,12 @@ impl Table {
     }
 }
 
-/// One worker's share of looking for expired connections.
-#[derive(Debug)]
-pub struct Sweep {
-    worker: u32,
-    workers: u32,
-    next: u32,
-    last: Option<Now>,
-    /// Time not yet spent on chunks, in milliseconds times chunks.
-    credit: u64,
-}
-
-impl Sweep {
-    /// The share of this worker of so many.
-    pub fn new(worker: u32, workers: u32) -> Self {
-        Sweep { worker, workers: workers.max(1), next: 0, last: None, credit: 0 }
-    }
-
-    /// Looks at as much of the table as time has passed for, a bounded piece at most, and ends what has expired. Each
-    /// ended connection is shown to the caller, who settles the counts.
-    pub fn step(&mut self, table: &Table, now: Now, mut ended: impl FnMut(&Conn<'_>)) {
-        let chunks = |slab: &Slab| slab.used.load(Relaxed).div_ceil(CHUNK);
-        let (v4, v6) = (chunks(&table.v4), chunks(&table.v6));
-        let share = u64::from((v4 + v6).div_ceil(self.workers));
-        let elapsed = now.since(self.last.unwrap_or(now)).min(SWEEP_PERIOD_MS);
-        self.last = Some(now);
-        self.credit = (self.credit + elapsed * share).min(SWEEP_PERIOD_MS * share);
-        for _ in 0..SWEEP_CHUNKS {
-            if self.credit < SWEEP_PERIOD_MS {
-                return;
-            }
-            self.credit -= SWEEP_PERIOD_MS;
-            let chunk = self.next * self.workers + self.worker;
-            if chunk >= v4 + v6 {
-                self.next = 0;
-                continue;
-            }
-            self.next += 1;
-            let (slab, chunk) = if chunk < v4 { (&table.v4, chunk) } else { (&table.v6, chunk - v4) };
-            let end = (chunk + 1).saturating_mul(CHUNK).min(slab.used.load(Relaxed));
-            for index in chunk * CHUNK..end {
-                let mut conn = slab.entry(index);
-                if conn.is_live() && conn.expires_in(now) == 0 && table.lapse(&mut conn, now) {
-                    ended(&conn);
-                }
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
     use std::sync::atomic::AtomicI64;
 
+    use super::super::Sweep;
     use super::super::entry::Flags;
     use super::*;
     use crate::flow::{Address, Protocol};
