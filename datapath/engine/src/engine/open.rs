@@ -9,7 +9,7 @@ use xvs_sdk::Request;
 use super::{Bound, Engine, Shared};
 use crate::conn::{Conn, ConnId, Flags, Full, NewConn, Side, Status, Table, state};
 use crate::drop::DropReason;
-use crate::flow::{Address, Endpoint, Flow, FlowHash, Protocol};
+use crate::flow::{Address, Endpoint, Family, Flow, FlowHash, Protocol};
 use crate::real::{Method, Path, RealId};
 use crate::route::{Routes, Target};
 use crate::service::{FTP, Policy, Service, Turn};
@@ -298,8 +298,9 @@ pub(crate) fn request(flow: &Flow, hash: FlowHash, now: Now) -> Request {
         client_port: flow.src.port,
         virtual_port: flow.dst.port,
         protocol: flow.protocol.0,
-        flags: 0,
+        family: if flow.family() == Family::Inet { 4 } else { 6 },
         hash: hash.0,
-        now_s: now.millis() / 1000,
+        now_ms: now.millis(),
+        ..Request::default()
     }
 }

@@ -36,7 +36,7 @@ impl Scheduler for Locality {
     }
 
     fn pick<R: Reals + ?Sized>(&mut self, request: &Request, reals: &R) -> Option<usize> {
-        let now_s = request.now_s;
+        let now_s = request.now_s();
         self.cache.look(now_s, |_| ());
         let choose = || wlc::least(reals, |index| reals.overhead(index));
         let Some(member) = self.cache.get(&request.virtual_address, now_s) else {
@@ -164,9 +164,9 @@ mod tests {
         let mut bench = bench();
         assert_eq!(bench.ask(&to(1)), "B");
         bench.load("B", 3, 3);
-        assert_eq!(bench.ask(&Request { now_s: EXPIRATION_S - 1, ..to(1) }), "B");
-        assert_eq!(bench.ask(&Request { now_s: 2 * EXPIRATION_S - 2, ..to(1) }), "B");
-        assert_eq!(bench.ask(&Request { now_s: 3 * EXPIRATION_S + 1800, ..to(1) }), "A");
+        assert_eq!(bench.ask(&Request { now_ms: 1000 * (EXPIRATION_S - 1), ..to(1) }), "B");
+        assert_eq!(bench.ask(&Request { now_ms: 1000 * (2 * EXPIRATION_S - 2), ..to(1) }), "B");
+        assert_eq!(bench.ask(&Request { now_ms: 1000 * (3 * EXPIRATION_S + 1800), ..to(1) }), "A");
     }
 
     /// `lblc_expiration` is how long an idle address is remembered: with an hour it is forgotten far before a day is over.
@@ -178,7 +178,7 @@ mod tests {
             let mut bench = Bench::new(scheduler, &[("A", 4), ("B", 4)]);
             let first = bench.ask(&to(1));
             bench.load(first, 3, 3);
-            (first == bench.ask(&Request { now_s: 3 * 3600 + 1800, ..to(1) }), first)
+            (first == bench.ask(&Request { now_ms: 1000 * (3 * 3600 + 1800), ..to(1) }), first)
         };
         assert_eq!((asked(None).0, asked(Some(3600)).0), (true, false));
     }

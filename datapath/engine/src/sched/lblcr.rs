@@ -105,7 +105,7 @@ impl Scheduler for LocalityWithReplication {
     }
 
     fn pick<R: Reals + ?Sized>(&mut self, request: &Request, reals: &R) -> Option<usize> {
-        let (now_s, expiration_s) = (request.now_s, self.cache.expiration_s());
+        let (now_s, expiration_s) = (request.now_s(), self.cache.expiration_s());
         let members = &mut self.members;
         self.cache.look(now_s, |mut set| members.retain(&mut set.head, |_| false));
         let choose = || wlc::least(reals, |index| reals.overhead(index));
@@ -148,7 +148,7 @@ mod tests {
     }
 
     fn at(now_s: u64) -> Request {
-        Request { now_s, ..to(1) }
+        Request { now_ms: now_s * 1000, ..to(1) }
     }
 
     /// The names in the set of address 1, the last one first.
@@ -260,7 +260,7 @@ mod tests {
         let mut bench = bench();
         for round in 0..5u64 {
             for number in 0..100 {
-                let request = Request { now_s: round * 3 * EXPIRATION_S, ..to(number) };
+                let request = Request { now_ms: round * 3 * EXPIRATION_S * 1000, ..to(number) };
                 assert_eq!(bench.ask(&request), "B");
             }
         }
