@@ -31,6 +31,6 @@ mod reals;
 mod request;
 mod scheduler;
 
-pub use reals::{Facts, Health, Reals};
+pub use reals::{identity, Facts, Health, Reals};
 pub use request::Request;
 pub use scheduler::{Change, Needs, Scheduler};

@@ -86,6 +86,9 @@ pub struct Engine {
     /// The last identification given; workers count in steps, so that two never give the same one at the same time.
     ident: Cell<u32>,
     ident_step: u32,
+    worker: u32,
+    /// The interface of the packet that is being looked at.
+    interface: Cell<u32>,
     /// Packets that may still open a connection before the next one is dropped, under pressure.
     pressure: Cell<u32>,
 }
@@ -109,8 +112,21 @@ impl Engine {
             resets: Budget::resets(),
             ident: Cell::new(worker),
             ident_step: workers.max(1),
+            worker,
+            interface: Cell::new(0),
             pressure: Cell::new(0),
         }
+    }
+
+    /// The next packets came on this interface, counted from 0 in the configuration's order.
+    #[inline]
+    pub fn arrive_on(&self, interface: u32) {
+        self.interface.set(interface);
+    }
+
+    /// Interface and queue of the packet that is being looked at.
+    fn arrival(&self) -> (u32, u32) {
+        (self.interface.get(), self.worker)
     }
 
     /// Takes a new snapshot into use and gives the old one back, to be freed elsewhere.

@@ -4,17 +4,21 @@
 //! changes, never for a packet of an existing one. Choosing a server and counting the new connection is one step under
 //! that lock, so the sequence of choices is exact whatever the number of workers (decision record 0002).
 //!
+//! A service may have a guest, too: a scheduler outside the engine. It is asked without the lock, which is let go for it
+//! and taken again; then its word is checked, and the native scheduler serves what it did not.
+//!
 //! Invariant: the newest server stands first in the list, as in IPVS; the scheduler hears of every change of the list
 //! before the next pick; what a scheduler picks is checked before it counts.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use xvs_sdk::{Change, Reals, Request, Scheduler};
 
 use crate::flow::{Address, Endpoint, Family, Flow, Protocol};
 use crate::real::{Arena, Generation, Method, RealId};
 use crate::sched::Builtin;
+use crate::sched::guest::{Advice, Guest, Site};
 
 /// The key of a virtual service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -108,6 +112,8 @@ pub struct Service {
     /// Its key.
     pub key: ServiceKey,
     pool: Mutex<Pool>,
+    /// Set once, and silent when it is not wanted.
+    guest: OnceLock<Arc<dyn Guest>>,
     /// It has an engine: a copy of what the policy says, for those who need no lock if it has none.
     has_engine: AtomicBool,
 }
@@ -117,6 +123,8 @@ struct Pool {
     scheduler: Builtin,
     policy: Policy,
     members: Vec<RealId>,
+    /// Counts the servers that came and went.
+    version: u64,
 }
 
 /// The servers of a service, as its scheduler sees them.
@@ -174,7 +182,8 @@ impl Service {
     /// A service without servers.
     pub fn new(number: u32, key: ServiceKey, scheduler: Builtin, policy: Policy) -> Self {
         let has_engine = AtomicBool::new(policy.engine.is_some());
-        Service { number, key, pool: Mutex::new(Pool { scheduler, policy, members: Vec::new() }), has_engine }
+        let pool = Mutex::new(Pool { scheduler, policy, members: Vec::new(), version: 0 });
+        Service { number, key, pool, guest: OnceLock::new(), has_engine }
     }
 
     fn pool(&self) -> MutexGuard<'_, Pool> {
@@ -184,15 +193,58 @@ impl Service {
 
     /// Takes the service's lock, to choose a server and count its new connection in one step.
     pub fn turn(&self) -> Turn<'_> {
-        Turn(self.pool())
+        Turn { service: self, pool: Some(self.pool()), let_go: false }
     }
 
-    /// What the scheduler would pick now: asked of a copy, so nothing changes.
+    /// The guest, once there is one.
+    pub fn guest(&self) -> Option<&Arc<dyn Guest>> {
+        self.guest.get()
+    }
+
+    /// Lets a guest in, for the service's whole life. False if there is one already.
+    pub fn set_guest(&self, guest: Arc<dyn Guest>) -> bool {
+        self.guest.set(guest).is_ok()
+    }
+
+    fn active_guest(&self) -> Option<&dyn Guest> {
+        self.guest.get().map(|guest| &**guest).filter(|guest| guest.is_active())
+    }
+
+    /// Looks at the list as it is, without the lock.
+    pub fn with_site<T>(&self, arena: &Arena, look: impl FnOnce(&Site<'_>) -> T) -> T {
+        let (members, version) = {
+            let pool = self.pool();
+            (pool.members.clone(), pool.version)
+        };
+        look(&Site { arena, members: &members, version })
+    }
+
+    /// What would be picked now: asked of a copy, so nothing changes.
     pub fn preview(&self, arena: &Arena, request: &Request) -> Option<RealId> {
+        let flags = self.pool().policy.flags;
+        let request = self.named(&Request { flags, ..*request });
+        let advice = self.active_guest().map(|guest| self.with_site(arena, |site| guest.preview(site, &request)));
         let pool = self.pool();
-        let request = Request { flags: pool.policy.flags, ..*request };
+        match advice {
+            Some(Advice::Nobody) => return None,
+            Some(Advice::Real(real)) if pool.may_have(arena, real, None) => return Some(real),
+            _ => {}
+        }
         let index = pool.scheduler.clone().pick(&request, &View { arena, members: &pool.members })?;
         pool.members.get(index).copied()
+    }
+
+    /// The request with what it says of the service.
+    fn named(&self, request: &Request) -> Request {
+        let mark = if let ServiceKey::Mark(mark, _) = self.key { mark } else { 0 };
+        Request { service: self.number, mark, ..*request }
+    }
+
+    /// Tells the guest of a change, with the lock not held: it may have to build something.
+    fn tell_guest(&self, arena: &Arena, change: Change) {
+        if let Some(guest) = self.guest.get() {
+            self.with_site(arena, |site| guest.changed(site, change));
+        }
     }
 
     /// The scheduler's name.
@@ -233,60 +285,124 @@ impl Service {
 
     /// Adds a server, in front of all others.
     pub fn add(&self, arena: &Arena, real: RealId) {
-        let pool = &mut *self.pool();
-        pool.members.insert(0, real);
-        arena.get(real).set_available(true);
-        pool.tell(arena, Change::Added(0));
+        {
+            let pool = &mut *self.pool();
+            pool.members.insert(0, real);
+            pool.version += 1;
+            arena.get(real).set_available(true);
+            pool.tell(arena, Change::Added(0));
+        }
+        self.tell_guest(arena, Change::Added(0));
     }
 
     /// Removes a server from the list. Its connections stay.
     pub fn remove(&self, arena: &Arena, real: RealId) {
-        let pool = &mut *self.pool();
-        if let Some(index) = pool.members.iter().position(|&member| member == real) {
+        let index = {
+            let pool = &mut *self.pool();
+            let Some(index) = pool.members.iter().position(|&member| member == real) else { return };
             pool.members.remove(index);
+            pool.version += 1;
             arena.get(real).set_available(false);
             pool.tell(arena, Change::Removed(index));
-        }
+            index
+        };
+        self.tell_guest(arena, Change::Removed(index));
     }
 
     /// Changes a server's settings: `apply` writes them, then the scheduler hears of it.
     pub fn change(&self, arena: &Arena, real: RealId, apply: impl FnOnce()) {
-        let pool = &mut *self.pool();
-        apply();
-        if let Some(index) = pool.members.iter().position(|&member| member == real) {
+        let index = {
+            let pool = &mut *self.pool();
+            apply();
+            let Some(index) = pool.members.iter().position(|&member| member == real) else { return };
             pool.tell(arena, Change::Edited(index));
-        }
+            index
+        };
+        self.tell_guest(arena, Change::Edited(index));
     }
 }
 
-/// The right to choose: while it lasts nobody else does.
+/// The right to choose: while it lasts nobody else does, but for the time that a guest is asked.
 #[derive(Debug)]
-pub struct Turn<'a>(MutexGuard<'a, Pool>);
+pub struct Turn<'a> {
+    service: &'a Service,
+    pool: Option<MutexGuard<'a, Pool>>,
+    let_go: bool,
+}
 
-impl Turn<'_> {
+impl<'a> Turn<'a> {
+    fn pool(&mut self) -> &mut Pool {
+        let service = self.service;
+        self.pool.get_or_insert_with(|| service.pool())
+    }
+
     /// How the service treats new connections.
-    pub fn policy(&self) -> Policy {
-        self.0.policy
+    pub fn policy(&mut self) -> Policy {
+        self.pool().policy
     }
 
     /// The server of this endpoint, if it is one by NAT.
-    pub fn nat_server(&self, arena: &Arena, endpoint: Endpoint) -> Option<RealId> {
+    pub fn nat_server(&mut self, arena: &Arena, endpoint: Endpoint) -> Option<RealId> {
         let is = |id: &&RealId| arena.get(**id).endpoint() == endpoint && arena.get(**id).method() == Method::Nat;
-        self.0.members.iter().find(is).copied()
+        self.pool().members.iter().find(is).copied()
+    }
+
+    /// Was the lock let go meanwhile, for a guest? Then others may have done what the caller is about to do.
+    pub fn was_let_go(&self) -> bool {
+        self.let_go
     }
 
     /// Asks the scheduler for a server; `None` when there is no usable one. The caller binds the connection before it
     /// lets the turn go.
+    #[inline]
     pub fn pick(&mut self, arena: &Arena, request: &Request) -> Option<RealId> {
-        let pool = &mut *self.0;
+        match self.service.active_guest() {
+            None => self.pick_natively(arena, request),
+            Some(guest) => self.pick_by(guest, arena, request),
+        }
+    }
+
+    fn pick_natively(&mut self, arena: &Arena, request: &Request) -> Option<RealId> {
+        let pool = self.pool();
         let request = Request { flags: pool.policy.flags, ..*request };
         let view = View { arena, members: &pool.members };
         let index = pool.scheduler.pick(&request, &view)?;
         pool.scheduler.accepts(&view, index).then(|| pool.members[index])
     }
+
+    #[inline(never)]
+    fn pick_by(&mut self, guest: &'a dyn Guest, arena: &Arena, request: &Request) -> Option<RealId> {
+        let flags = self.pool().policy.flags;
+        let request = self.service.named(&Request { flags, ..*request });
+        self.pool = None;
+        self.let_go = true;
+        let opinion = guest.advise(arena, &request);
+        let chosen = match opinion.advice {
+            Advice::Real(real) if self.pool().may_have(arena, real, Some(opinion.version)) => Some(real),
+            Advice::Real(_) => {
+                guest.overruled(&request);
+                self.pick_natively(arena, &request)
+            }
+            Advice::Nobody => None,
+            Advice::Native => self.pick_natively(arena, &request),
+        };
+        if opinion.listens {
+            guest.hear(arena, &request, chosen);
+        }
+        // Others are kept out again until the caller has bound what was chosen.
+        self.pool();
+        chosen
+    }
 }
 
 impl Pool {
+    /// May a new connection go to this server? One who knows this version of the list named a member.
+    fn may_have(&self, arena: &Arena, real: RealId, version: Option<u64>) -> bool {
+        let server = arena.get(real);
+        let is_usable = server.is_available() && !server.is_overloaded() && server.weight() > 0;
+        is_usable && (version == Some(self.version) || self.members.contains(&real))
+    }
+
     fn tell(&mut self, arena: &Arena, change: Change) {
         self.scheduler.reals_changed(&View { arena, members: &self.members }, change);
     }

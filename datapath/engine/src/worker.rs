@@ -114,6 +114,7 @@ impl<R: Rings> Worker<R> {
         let Some(mut packet) = Packet::new(self.rings.chunk(&frame), start, end) else {
             return (frame, Verdict::Drop(DropReason::Truncated));
         };
+        self.engine.arrive_on(frame.port().0.into());
         let verdict = self.engine.forward(&mut packet, inspected, now);
         let (start, len) = (packet.start(), packet.len());
         frame.set_packet(start, len);

@@ -31,6 +31,8 @@ pub(super) struct Opening<'a> {
     pub(super) payload: &'a [u8],
     /// Its packet is one that an ICMP error quotes: a server's, so `flow` is that of the packet reversed.
     pub(super) quoted: bool,
+    /// Interface and queue on which it came.
+    pub(super) arrival: (u32, u32),
     pub(super) now: Now,
 }
 
@@ -38,7 +40,8 @@ impl Opening<'_> {
     /// What the scheduler is told. Of a quoted packet IPVS takes the destination as it stands there, which is the client:
     /// `dh`, `lblc` and `lblcr` go by that (IPVS-REFERENCE 2.10).
     pub(super) fn request(&self) -> Request {
-        let request = request(self.flow, self.hash, self.now);
+        let (interface, queue) = self.arrival;
+        let request = Request { interface, queue, ..request(self.flow, self.hash, self.now) };
         if self.quoted { Request { virtual_address: request.client, ..request } } else { request }
     }
 
@@ -113,7 +116,7 @@ impl Engine {
             return Ok((Bound::Conn(conn), side, false));
         }
         let (policy, quoted) = (turn.policy(), headers.is_none());
-        let opening = Opening { flow, hash, service, policy, payload, quoted, now };
+        let opening = Opening { flow, hash, service, policy, payload, quoted, arrival: self.arrival(), now };
         let choice = match opening.policy.persistence {
             Some(persistence) => self.persist(&mut turn, &opening, persistence),
             None => self.schedule(&mut turn, &opening),
@@ -122,6 +125,15 @@ impl Engine {
             (Err(DropReason::NoServer), Some(headers)) => return self.go_on(&opening, headers),
             (choice, _) => choice?,
         };
+        if turn.was_let_go() {
+            // The same again: a guest was asked without the lock.
+            let found = self.shared.table.lookup(flow, hash);
+            let found = found.filter(|found| headers.is_none_or(|headers| self.holds(found, headers, now)));
+            if let Some((conn, side)) = found {
+                self.shared.orphan(choice.parent);
+                return Ok((Bound::Conn(conn), side, false));
+            }
+        }
         let real = self.shared.arena.get(choice.real);
         if real.method() != Method::Tun && real.endpoint().address.family() != flow.family() {
             self.shared.orphan(choice.parent);

@@ -33,12 +33,13 @@ impl Engine {
         }
         self.snapshot.outward().find_map(|service| {
             let ServiceKey::Address(_, vip) = service.key else { return None };
-            let turn = service.turn();
+            let mut turn = service.turn();
             let real = turn.nat_server(&self.shared.arena, server)?;
             let flow = Flow { protocol, src: client, dst: vip };
             let hash = self.shared.table.hash(&flow);
             let policy = turn.policy();
-            let opening = Opening { flow: &flow, hash, service, policy, payload, quoted: false, now };
+            let opening =
+                Opening { flow: &flow, hash, service, policy, payload, quoted: false, arrival: self.arrival(), now };
             match self.begin(&opening, real, headers) {
                 Err(DropReason::NoCallId) => None,
                 begun => Some(begun),

@@ -8,7 +8,8 @@
 //! With the engine for SIP each call of a client has its own template: the key is the client's network as always, and
 //! the Call-ID besides, as in IPVS. A message without one opens nothing.
 //!
-//! Invariant: called under the service's lock, so a key has one template. Not here: keys ([`ServiceKey::template`]), and
+//! Invariant: called under the service's lock, so a key has one template (after a guest was asked without it, the key is
+//! looked up again). Not here: keys ([`ServiceKey::template`]), and
 //! how template and children hold each other ([`crate::conn`]).
 //!
 //! [`ServiceKey::template`]: crate::service::ServiceKey::template
@@ -56,7 +57,12 @@ impl Engine {
             None => {
                 let real = turn.pick(&self.shared.arena, &opening.request());
                 let real = real.ok_or_else(|| opening.nobody())?;
-                self.make_template(opening, &key, real, persistence.timeout_s)?
+                // While a guest was asked, another worker may have led the client elsewhere.
+                let other = turn.was_let_go().then(|| self.valid_template(&key, now, None)).flatten();
+                match other {
+                    Some(template) => template,
+                    None => self.make_template(opening, &key, real, persistence.timeout_s)?,
+                }
             }
         };
         self.renew(&template, persistence, now);

@@ -6,6 +6,7 @@
 mod cache;
 pub mod dh;
 pub mod fo;
+pub mod guest;
 mod hash;
 pub mod lblc;
 pub mod lblcr;
