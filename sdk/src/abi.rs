@@ -226,19 +226,19 @@ macro_rules! layout {
     };
 }
 
-const NO_HEAD: TableHead =
+pub(crate) const NO_HEAD: TableHead =
     TableHead { magic: 0, abi: 0, generation: 0, count: 0, capacity: 0, row_size: 0, reserved: [0; 2] };
 layout!(TableHead, 32, NO_HEAD, magic: 1 => 0, abi: 1 => 4, generation: 1 => 8, count: 1 => 12, capacity: 1 => 16,
     row_size: 1 => 20, reserved: [1, 0] => 24);
-const NO_ROW: Row = Row { weight: 0, active: 0, total: 0, flags: 0, last_weight: 0, health: 0, id: 0 };
+pub(crate) const NO_ROW: Row = Row { weight: 0, active: 0, total: 0, flags: 0, last_weight: 0, health: 0, id: 0 };
 layout!(Row, 32, NO_ROW, weight: 1 => 0, active: 1 => 4, total: 1 => 8, flags: 1 => 12, last_weight: 1 => 16,
     health: 1 => 20, id: 1 => 24);
-const NO_FACTS_HEAD: FactsHead = FactsHead { magic: 0, capacity: 0, facts_size: 0, reserved: 0 };
+pub(crate) const NO_FACTS_HEAD: FactsHead = FactsHead { magic: 0, capacity: 0, facts_size: 0, reserved: 0 };
 layout!(FactsHead, 16, NO_FACTS_HEAD, magic: 1 => 0, capacity: 1 => 4, facts_size: 1 => 8, reserved: 1 => 12);
 layout!(Facts, 192, Facts::NONE, port: 1 => 16, family: 1 => 18, method: 1 => 19, upper: 1 => 20, lower: 1 => 24,
     conns_per_s: 1 => 28, packets_in: 1 => 32, packets_out: 1 => 40, bytes_in: 1 => 48, bytes_out: 1 => 56,
     metric: 1 => 64, tags_len: 1 => 72, reserved: 1 => 76);
-const NO_FLOW: Flow = Flow {
+pub(crate) const NO_FLOW: Flow = Flow {
     client: [0; 16],
     virtual_address: [0; 16],
     hash: 0,

@@ -7,7 +7,8 @@
 //! The built-in schedulers of the director implement this very trait, so a scheduler can be tried natively and run as
 //! WebAssembly without a change.
 //!
-//! Invariant: no `std`, no dependency, no unsafe code; it builds with Rust 1.63 and later.
+//! Invariant: no `std`, no dependency; it builds with Rust 1.63 and later. Unsafe code is in two files alone: where the
+//! director's memory meets a plugin's (`guest`), and in assertions about its layout ([`abi`]).
 //!
 //! ```
 //! use xvs_sdk::{Change, Reals, Request, Scheduler};
@@ -23,14 +24,24 @@
 //! }
 //! ```
 #![no_std]
-#![deny(unsafe_code)]
+#![deny(unsafe_code, unsafe_op_in_unsafe_fn)]
 #![warn(missing_docs)]
 
 pub mod abi;
+#[doc(hidden)]
+pub mod export;
+#[doc(hidden)]
+pub mod guest;
+mod log;
+mod options;
+mod random;
 mod reals;
 mod request;
 mod scheduler;
 
+pub use log::log;
+pub use options::Options;
+pub use random::{mix, Rng};
 pub use reals::{identity, Facts, Health, Reals};
 pub use request::Request;
 pub use scheduler::{Change, Needs, Scheduler};

@@ -1,0 +1,69 @@
+//! `wlc`: the server with the least load in proportion to its weight. The director's own `wlc`, as a plugin.
+//!
+//! Load is [`Reals::overhead`]: an active connection counts 257, an inactive one 1. A later server in the list must be
+//! strictly better, so the newest wins among equals.
+//!
+//! Invariant: it remembers nothing, and picks what the built-in `wlc` picks. Two products are compared instead of two
+//! quotients; they fit into 64 bits until a server has 2^25 active connections, and then 128 bits are used.
+#![no_std]
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+use xvs_sdk::{export_scheduler, Needs, Reals, Request, Scheduler};
+
+/// `wlc` has no state.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct WeightedLeastConnection;
+
+impl Scheduler for WeightedLeastConnection {
+    const NEEDS: Needs = Needs::COUNTS;
+
+    fn pick<R: Reals + ?Sized>(&mut self, _request: &Request, reals: &R) -> Option<usize> {
+        // A server that can bear nothing and bears something: every usable one is better than this.
+        let (mut picked, mut cost, mut weight) = (usize::MAX, 1u64, 0u64);
+        let mut seen = 0;
+        for index in 0..reals.len() {
+            let own_cost = reals.overhead(index);
+            let own_weight = bearing(reals, index);
+            seen |= own_cost;
+            if own_cost.wrapping_mul(weight) < cost.wrapping_mul(own_weight) {
+                picked = index;
+                cost = own_cost;
+                weight = own_weight;
+            }
+        }
+        if seen >> 33 != 0 {
+            return pick_wide(reals);
+        }
+        Some(picked).filter(|&index| index != usize::MAX)
+    }
+}
+
+/// The weight of a usable server; one of weight 0 is never better than another.
+#[inline(always)]
+fn bearing<R: Reals + ?Sized>(reals: &R, index: usize) -> u64 {
+    if reals.is_usable(index) {
+        u64::from(reals.weight(index) as u32)
+    } else {
+        0
+    }
+}
+
+/// The same with numbers that do not fit into 64 bits.
+#[cold]
+#[inline(never)]
+fn pick_wide<R: Reals + ?Sized>(reals: &R) -> Option<usize> {
+    let (mut picked, mut cost, mut weight) = (None, 1u128, 0u128);
+    for index in 0..reals.len() {
+        let own_cost = u128::from(reals.overhead(index));
+        let own_weight = u128::from(bearing(reals, index));
+        if own_cost * weight < cost * own_weight {
+            picked = Some(index);
+            cost = own_cost;
+            weight = own_weight;
+        }
+    }
+    picked
+}
+
+export_scheduler!(WeightedLeastConnection);

@@ -1,0 +1,105 @@
+//! `wrr`: round robin in proportion to the weights. The director's own `wrr`, as a plugin.
+//!
+//! With G the greatest common divisor of all weights above 0 and M the largest, a level goes down from M - (G - 1) in
+//! steps of G; at each level the cursor walks the list once and serves the servers whose weight reaches the level.
+//!
+//! Two habits of the kernel that a textbook version does not have, and that are kept: a fresh service starts with one
+//! pass at level 1 over all servers; and every change of the list, even one that changes nothing, sends the cursor
+//! back to the head but keeps the level (rounded down to the new grid).
+//!
+//! Invariant: it picks what the built-in `wrr` picks, for any list and any order of events. It looks at no counts and no
+//! facts.
+#![no_std]
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+use xvs_sdk::{export_scheduler, Change, Needs, Reals, Request, Scheduler};
+
+/// State of `wrr`.
+#[derive(Clone, Debug)]
+pub struct WeightedRoundRobin {
+    /// The server that was served last; `None` stands before the head of the list.
+    cursor: Option<usize>,
+    /// The level now.
+    level: i64,
+    /// The highest level; 0 if no server has a weight above 0.
+    top: i64,
+    /// The step between levels.
+    step: i64,
+}
+
+impl Default for WeightedRoundRobin {
+    fn default() -> Self {
+        WeightedRoundRobin { cursor: None, level: 0, top: 0, step: 1 }
+    }
+}
+
+impl WeightedRoundRobin {
+    fn measure<R: Reals + ?Sized>(&mut self, reals: &R) {
+        let weights = || (0..reals.len()).map(|index| i64::from(reals.weight(index))).filter(|&weight| weight > 0);
+        let divisor = weights().fold(0, gcd);
+        self.step = if divisor == 0 { 1 } else { divisor };
+        self.top = weights().max().map_or(0, |largest| largest - (self.step - 1));
+        self.cursor = None;
+    }
+}
+
+impl Scheduler for WeightedRoundRobin {
+    const NEEDS: Needs = Needs::NOTHING;
+
+    fn reals_changed<R: Reals + ?Sized>(&mut self, reals: &R, change: Change) {
+        self.measure(reals);
+        if change == Change::All || self.level > self.top || self.level == 0 {
+            self.level = self.top;
+        } else if self.step > 1 {
+            self.level = self.level / self.step * self.step + 1;
+        }
+    }
+
+    fn pick<R: Reals + ?Sized>(&mut self, _request: &Request, reals: &R) -> Option<usize> {
+        if self.top == 0 {
+            return None;
+        }
+        let start = self.cursor;
+        let mut at = self.cursor;
+        let mut stop = None;
+        let (mut last_pass, mut restarted) = (false, false);
+        loop {
+            for index in at.map_or(0, |cursor| cursor + 1)..reals.len() {
+                if !reals.is_overloaded(index) && i64::from(reals.weight(index)) >= self.level {
+                    self.cursor = Some(index);
+                    return Some(index);
+                }
+                if stop == Some(index) {
+                    self.cursor = Some(index);
+                    return None;
+                }
+            }
+            self.level -= self.step;
+            if self.level <= 0 {
+                self.level = self.top;
+                if last_pass || start.is_none() {
+                    self.cursor = None;
+                    return None;
+                }
+                restarted = true;
+            }
+            last_pass = self.level <= self.step;
+            if last_pass && restarted {
+                stop = start;
+            }
+            at = None;
+        }
+    }
+}
+
+/// Greatest common divisor; of 0 and a number, the number.
+fn gcd(a: i64, b: i64) -> i64 {
+    if b == 0 {
+        a
+    } else {
+        gcd(b, a % b)
+    }
+}
+
+export_scheduler!(WeightedRoundRobin);

@@ -1,0 +1,422 @@
+//! The plugin's side of ABI v1: the buffers that the director writes into, and what each export does with them.
+//!
+//! [`export_scheduler!`](crate::export_scheduler) makes one static [`Guest`] and the exports around it, on
+//! `target_arch = "wasm32"` alone. Everything else here is plain code, so that it is tested natively.
+//!
+//! Invariant: the director writes while no export runs, and one export runs at a time; so whatever is borrowed from a
+//! buffer within an export stays as it is until the export returns. An index beyond the list is a panic, and a panic is
+//! a trap; no number that the director writes makes this code read outside of its buffers.
+#![allow(unsafe_code)]
+
+use core::cell::UnsafeCell;
+use core::mem::{size_of, MaybeUninit};
+
+use crate::abi::{self, Flow, Row, TextHead};
+use crate::{Change, Facts, Reals, Request, Scheduler};
+
+/// Rows that there is room for unless the macro is told otherwise.
+pub const ROWS: usize = 1024;
+
+#[repr(C)]
+struct Table<const ROWS: usize> {
+    head: abi::TableHead,
+    rows: [Row; ROWS],
+}
+
+#[repr(C)]
+struct FactsTable<const FACTS: usize> {
+    head: abi::FactsHead,
+    facts: [abi::Facts; FACTS],
+}
+
+/// Options or a state. The state's is of no use to a plugin that hands none over: `BYTES` is 0 then.
+#[repr(C)]
+struct Text<const BYTES: usize> {
+    head: TextHead,
+    bytes: [u8; BYTES],
+}
+
+impl<const BYTES: usize> Text<BYTES> {
+    const EMPTY: Text<BYTES> = Text { head: TextHead { capacity: 0, len: 0 }, bytes: [0; BYTES] };
+
+    fn written(&self) -> &[u8] {
+        &self.bytes[..BYTES.min(self.head.len as usize)]
+    }
+}
+
+/// A scheduler within a plugin, and the buffers that it shares with the director.
+///
+/// All of it is zero before the first call (heads are filled when their address is asked for), because a module's file
+/// leaves out what is zero.
+pub struct Guest<S, const ROWS: usize, const FACTS: usize, const OPTIONS: usize, const STATE: usize> {
+    table: UnsafeCell<Table<ROWS>>,
+    facts: UnsafeCell<FactsTable<FACTS>>,
+    flow: UnsafeCell<Flow>,
+    options: UnsafeCell<Text<OPTIONS>>,
+    state: UnsafeCell<Text<STATE>>,
+    made: UnsafeCell<bool>,
+    scheduler: UnsafeCell<MaybeUninit<S>>,
+}
+
+// SAFETY: an instance of a module without threads (the director knows no others) has one thread.
+#[cfg(target_arch = "wasm32")]
+unsafe impl<S, const ROWS: usize, const FACTS: usize, const OPTIONS: usize, const STATE: usize> Sync
+    for Guest<S, ROWS, FACTS, OPTIONS, STATE>
+{
+}
+
+impl<S: Scheduler, const ROWS: usize, const FACTS: usize, const OPTIONS: usize, const STATE: usize>
+    Guest<S, ROWS, FACTS, OPTIONS, STATE>
+{
+    /// One whose scheduler is made when it is first needed.
+    pub const fn unmade() -> Self {
+        Guest::with(MaybeUninit::uninit(), false)
+    }
+
+    /// One around a scheduler that the compiler made: it never stood on the stack.
+    pub const fn new(scheduler: S) -> Self {
+        Guest::with(MaybeUninit::new(scheduler), true)
+    }
+
+    const fn with(scheduler: MaybeUninit<S>, made: bool) -> Self {
+        Guest {
+            table: UnsafeCell::new(Table { head: abi::NO_HEAD, rows: [abi::NO_ROW; ROWS] }),
+            facts: UnsafeCell::new(FactsTable { head: abi::NO_FACTS_HEAD, facts: [abi::Facts::NONE; FACTS] }),
+            flow: UnsafeCell::new(abi::NO_FLOW),
+            options: UnsafeCell::new(Text::EMPTY),
+            state: UnsafeCell::new(Text::EMPTY),
+            made: UnsafeCell::new(made),
+            scheduler: UnsafeCell::new(scheduler),
+        }
+    }
+
+    /// Makes the scheduler if there is none yet.
+    ///
+    /// # Safety
+    /// No other method of it runs (this is so for all methods here).
+    #[inline(always)]
+    pub unsafe fn make(&self, make: impl FnOnce() -> S) {
+        // SAFETY: nothing else refers to the two cells, as the caller promises.
+        unsafe {
+            if !*self.made.get() {
+                (*self.scheduler.get()).write(make());
+                *self.made.get() = true;
+            }
+        }
+    }
+
+    /// The address of the table, with its head filled.
+    ///
+    /// # Safety
+    /// As of [`make`](Guest::make).
+    pub unsafe fn table(&self) -> *mut u8 {
+        let head = abi::TableHead {
+            magic: abi::MAGIC,
+            abi: abi::VERSION as u32,
+            capacity: ROWS as u32,
+            row_size: size_of::<Row>() as u32,
+            ..abi::NO_HEAD
+        };
+        // SAFETY: as the caller promises, nothing refers to the table.
+        unsafe { (*self.table.get()).head = head };
+        self.table.get().cast()
+    }
+
+    /// The address of the facts, with their head filled; null if the scheduler needs none.
+    ///
+    /// # Safety
+    /// As of [`make`](Guest::make).
+    pub unsafe fn facts(&self) -> *mut u8 {
+        if FACTS == 0 {
+            return core::ptr::null_mut();
+        }
+        let facts_size = size_of::<abi::Facts>() as u32;
+        let head = abi::FactsHead { magic: abi::MAGIC, capacity: FACTS as u32, facts_size, reserved: 0 };
+        // SAFETY: as the caller promises, nothing refers to the facts.
+        unsafe { (*self.facts.get()).head = head };
+        self.facts.get().cast()
+    }
+
+    /// The address of the flow.
+    pub fn flow(&self) -> *mut u8 {
+        self.flow.get().cast()
+    }
+
+    /// The address of the options; null if the scheduler takes none.
+    ///
+    /// # Safety
+    /// As of [`make`](Guest::make).
+    pub unsafe fn options(&self) -> *mut u8 {
+        // SAFETY: as the caller promises, nothing refers to the buffer.
+        unsafe { offer(&self.options) }
+    }
+
+    /// The address of the state; null if the scheduler hands none over.
+    ///
+    /// # Safety
+    /// As of [`make`](Guest::make).
+    pub unsafe fn state(&self) -> *mut u8 {
+        // SAFETY: as the caller promises, nothing refers to the buffer.
+        unsafe { offer(&self.state) }
+    }
+
+    /// The scheduler.
+    ///
+    /// # Safety
+    /// It was made, and no other method runs while the reference lives.
+    #[allow(clippy::mut_from_ref)]
+    #[inline(always)]
+    unsafe fn scheduler(&self) -> &mut S {
+        // SAFETY: as the caller promises.
+        unsafe { (*self.scheduler.get()).assume_init_mut() }
+    }
+
+    /// The list as it is now.
+    ///
+    /// # Safety
+    /// Nobody writes into table and facts while the view lives: as the director promises for the time of a call.
+    #[inline(always)]
+    unsafe fn view(&self) -> View<'_> {
+        // SAFETY: rows and facts were initialised, any bytes are valid ones, and nobody writes into them meanwhile.
+        let (table, facts) = unsafe { (&*self.table.get(), &*self.facts.get()) };
+        let count = ROWS.min(table.head.count as usize);
+        View { rows: &table.rows[..count], facts: &facts.facts[..FACTS.min(count)] }
+    }
+
+    /// `xvs_configure`.
+    ///
+    /// # Safety
+    /// As of [`make`](Guest::make), and the scheduler was made.
+    pub unsafe fn configure(&self) -> i32 {
+        // SAFETY: as the caller promises, nothing else refers to scheduler and buffer.
+        let (scheduler, text) = unsafe { (self.scheduler(), &mut *self.options.get()) };
+        match scheduler.configure(text.written()) {
+            Ok(()) => 0,
+            Err(sentence) => {
+                let len = OPTIONS.min(sentence.len());
+                text.bytes[..len].copy_from_slice(&sentence.as_bytes()[..len]);
+                text.head.len = len as u32;
+                -1
+            }
+        }
+    }
+
+    /// `xvs_changed`.
+    ///
+    /// # Safety
+    /// As of [`make`](Guest::make), and the scheduler was made.
+    pub unsafe fn changed(&self, kind: i32, index: i32) -> i32 {
+        let index = index as usize;
+        let change = match kind {
+            abi::CHANGED_ADDED => Change::Added(index),
+            abi::CHANGED_REMOVED => Change::Removed(index),
+            abi::CHANGED_EDITED => Change::Edited(index),
+            _ => Change::All,
+        };
+        // SAFETY: as the caller promises, nothing else refers to the scheduler, and nobody writes.
+        unsafe { self.scheduler().reals_changed(&self.view(), change) };
+        abi::CHANGED_DONE
+    }
+
+    /// `xvs_on_health`.
+    ///
+    /// # Safety
+    /// As of [`make`](Guest::make), and the scheduler was made.
+    pub unsafe fn health(&self, index: i32) {
+        // SAFETY: as the caller promises, nothing else refers to the scheduler, and nobody writes.
+        unsafe { self.scheduler().health_changed(&self.view(), index as usize) };
+    }
+
+    /// `xvs_on_conn`.
+    ///
+    /// # Safety
+    /// As of [`make`](Guest::make), and the scheduler was made.
+    pub unsafe fn connections(&self, index: i32, delta: i32) {
+        // SAFETY: as the caller promises, nothing else refers to the scheduler, and nobody writes.
+        unsafe { self.scheduler().connections_changed(&self.view(), index as usize, delta) };
+    }
+
+    /// `xvs_schedule`; `grant` fills in what the director's imports tell.
+    ///
+    /// # Safety
+    /// As of [`make`](Guest::make), and the scheduler was made.
+    #[inline(always)]
+    pub unsafe fn schedule(&self, grant: impl FnOnce(&mut Request)) -> i32 {
+        // SAFETY: any bytes are a valid flow, and nobody writes into it meanwhile.
+        let mut request = request(unsafe { &*self.flow.get() });
+        grant(&mut request);
+        // SAFETY: as the caller promises, nothing else refers to the scheduler, and nobody writes.
+        let pick = unsafe { self.scheduler().pick(&request, &self.view()) };
+        match pick {
+            // No list is so long: an index that is no i32 is nonsense, and this says so in the way that the ABI has.
+            Some(index) if index > i32::MAX as usize => abi::FALLBACK,
+            Some(index) => index as i32,
+            None => abi::NOBODY,
+        }
+    }
+
+    /// `xvs_state_save`.
+    ///
+    /// # Safety
+    /// As of [`make`](Guest::make), and the scheduler was made.
+    pub unsafe fn save(&self) -> i32 {
+        // SAFETY: as the caller promises, nothing else refers to scheduler and buffer.
+        let (scheduler, text) = unsafe { (self.scheduler(), &mut *self.state.get()) };
+        match scheduler.save(&mut text.bytes) {
+            Some(len) if len <= STATE => {
+                text.head.len = len as u32;
+                len as i32
+            }
+            _ => -1,
+        }
+    }
+
+    /// `xvs_state_load`.
+    ///
+    /// # Safety
+    /// As of [`make`](Guest::make), and the scheduler was made.
+    pub unsafe fn restore(&self) -> i32 {
+        // SAFETY: as the caller promises, nothing else refers to scheduler and buffer, and nobody writes.
+        let (scheduler, text, view) = unsafe { (self.scheduler(), &*self.state.get(), self.view()) };
+        if scheduler.restore(&view, text.written()) {
+            0
+        } else {
+            -1
+        }
+    }
+}
+
+/// The address of a text buffer, with its capacity filled; null if it has none.
+///
+/// # Safety
+/// Nothing refers to the buffer.
+unsafe fn offer<const BYTES: usize>(text: &UnsafeCell<Text<BYTES>>) -> *mut u8 {
+    if BYTES == 0 {
+        return core::ptr::null_mut();
+    }
+    // SAFETY: as the caller promises.
+    unsafe { (*text.get()).head = TextHead { capacity: BYTES as u32, len: 0 } };
+    text.get().cast()
+}
+
+#[inline(always)]
+fn request(flow: &Flow) -> Request {
+    Request {
+        client: flow.client,
+        virtual_address: flow.virtual_address,
+        client_port: flow.client_port,
+        virtual_port: flow.virtual_port,
+        protocol: flow.protocol,
+        flags: flow.flags,
+        family: flow.family,
+        hash: flow.hash,
+        service: flow.service,
+        mark: flow.mark,
+        interface: flow.interface,
+        queue: flow.queue,
+        now_ms: 0,
+        random: 0,
+    }
+}
+
+/// The rows and facts of a call, as a scheduler sees them. Without the need of facts there are none, and addresses are
+/// zero; [`id`](Reals::id) is always there.
+struct View<'a> {
+    rows: &'a [Row],
+    facts: &'a [abi::Facts],
+}
+
+impl Reals for View<'_> {
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    #[inline(always)]
+    fn weight(&self, index: usize) -> i32 {
+        self.rows[index].weight
+    }
+
+    #[inline(always)]
+    fn active(&self, index: usize) -> u32 {
+        self.rows[index].active
+    }
+
+    #[inline(always)]
+    fn total(&self, index: usize) -> u32 {
+        self.rows[index].total
+    }
+
+    #[inline(always)]
+    fn is_overloaded(&self, index: usize) -> bool {
+        self.rows[index].flags & abi::ROW_OVERLOADED != 0
+    }
+
+    #[inline(always)]
+    fn is_usable(&self, index: usize) -> bool {
+        self.rows[index].flags & abi::ROW_USABLE != 0
+    }
+
+    #[inline(always)]
+    fn last_weight(&self, index: usize) -> i32 {
+        self.rows[index].last_weight
+    }
+
+    #[inline(always)]
+    fn id(&self, index: usize) -> u64 {
+        self.rows[index].id
+    }
+
+    fn address(&self, index: usize) -> ([u8; 16], u16) {
+        self.facts.get(index).map_or(([0; 16], 0), |facts| (facts.address, facts.port))
+    }
+
+    fn facts(&self, index: usize) -> Facts<'_> {
+        self.facts.get(index).map_or(Facts::default(), |facts| Facts {
+            upper: facts.upper,
+            lower: facts.lower,
+            conns_per_s: facts.conns_per_s,
+            packets_in: facts.packets_in,
+            packets_out: facts.packets_out,
+            bytes_in: facts.bytes_in,
+            bytes_out: facts.bytes_out,
+            metric: facts.metric,
+            tags: &facts.tags[..abi::TAGS_MAX.min(facts.tags_len as usize)],
+        })
+    }
+}
+
+/// What the director lends, if it grants it. A module that names one of these is refused where it is not granted.
+#[cfg(target_arch = "wasm32")]
+pub mod imports {
+    #[link(wasm_import_module = "xvs")]
+    extern "C" {
+        fn log(address: *const u8, len: usize);
+        fn now() -> i64;
+        fn random() -> i64;
+    }
+
+    /// A line for the director's log.
+    pub fn write_log(text: &str) {
+        // SAFETY: the director reads so many bytes from there, which are the text's.
+        unsafe { log(text.as_ptr(), text.len()) }
+    }
+
+    /// Milliseconds.
+    #[inline(always)]
+    pub fn now_ms() -> u64 {
+        // SAFETY: it has no argument and touches no memory of the plugin.
+        unsafe { now() as u64 }
+    }
+
+    /// A random number.
+    #[inline(always)]
+    pub fn random_number() -> u64 {
+        // SAFETY: it has no argument and touches no memory of the plugin.
+        unsafe { random() as u64 }
+    }
+}
+
+#[cfg(test)]
+#[path = "guest_tests.rs"]
+mod tests;
