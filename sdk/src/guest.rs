@@ -4,8 +4,8 @@
 //! `target_arch = "wasm32"` alone. Everything else here is plain code, so that it is tested natively.
 //!
 //! Invariant: the director writes while no export runs, and one export runs at a time; so whatever is borrowed from a
-//! buffer within an export stays as it is until the export returns. An index beyond the list is a panic, and a panic is
-//! a trap; no number that the director writes makes this code read outside of its buffers.
+//! buffer within an export stays as it is until the export returns. An index beyond the list is a trap (a panic
+//! natively); no number that the director writes makes this code read outside of its buffers.
 #![allow(unsafe_code)]
 
 use core::cell::UnsafeCell;
@@ -326,6 +326,29 @@ struct View<'a> {
     facts: &'a [abi::Facts],
 }
 
+impl View<'_> {
+    #[inline(always)]
+    fn row(&self, index: usize) -> &Row {
+        match self.rows.get(index) {
+            Some(row) => row,
+            None => beyond(),
+        }
+    }
+}
+
+/// The trap for a look beyond the list: at once, because a panic's message would be most of a small module.
+#[cfg(target_arch = "wasm32")]
+#[inline(always)]
+fn beyond() -> ! {
+    core::arch::wasm32::unreachable()
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+#[cold]
+fn beyond() -> ! {
+    panic!("an index beyond the list of servers")
+}
+
 impl Reals for View<'_> {
     #[inline(always)]
     fn len(&self) -> usize {
@@ -334,37 +357,37 @@ impl Reals for View<'_> {
 
     #[inline(always)]
     fn weight(&self, index: usize) -> i32 {
-        self.rows[index].weight
+        self.row(index).weight
     }
 
     #[inline(always)]
     fn active(&self, index: usize) -> u32 {
-        self.rows[index].active
+        self.row(index).active
     }
 
     #[inline(always)]
     fn total(&self, index: usize) -> u32 {
-        self.rows[index].total
+        self.row(index).total
     }
 
     #[inline(always)]
     fn is_overloaded(&self, index: usize) -> bool {
-        self.rows[index].flags & abi::ROW_OVERLOADED != 0
+        self.row(index).flags & abi::ROW_OVERLOADED != 0
     }
 
     #[inline(always)]
     fn is_usable(&self, index: usize) -> bool {
-        self.rows[index].flags & abi::ROW_USABLE != 0
+        self.row(index).flags & abi::ROW_USABLE != 0
     }
 
     #[inline(always)]
     fn last_weight(&self, index: usize) -> i32 {
-        self.rows[index].last_weight
+        self.row(index).last_weight
     }
 
     #[inline(always)]
     fn id(&self, index: usize) -> u64 {
-        self.rows[index].id
+        self.row(index).id
     }
 
     fn address(&self, index: usize) -> ([u8; 16], u16) {

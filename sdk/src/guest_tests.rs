@@ -145,7 +145,7 @@ fn answers_keep_their_meaning() {
 
 /// A look beyond the list must end in a trap, not in other memory.
 #[test]
-#[should_panic(expected = "out of bounds")]
+#[should_panic(expected = "beyond the list")]
 fn a_look_beyond_the_list_is_a_panic() {
     let guest = guest();
     poke(guest.flow(), 44, 2u32);
