@@ -10,7 +10,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::packages::{BUILD, Package, TEST, all};
+use crate::packages::{BUILD, Package, TEST, all, plugins};
 use crate::paint::{bad, good, title, typed};
 
 /// Debian's hook that is asked before a service is started; exit code 101 forbids.
@@ -18,11 +18,13 @@ const POLICY: &str = "/usr/sbin/policy-rc.d";
 
 /// Prints the list and what is installed.
 pub(crate) fn list() -> Result<()> {
-    for (heading, packages) in [("to build", BUILD), ("to test and demonstrate", TEST)] {
+    for (heading, packages) in
+        [("to build", BUILD), ("to build scheduler plugins", plugins()), ("to test and demonstrate", TEST)]
+    {
         println!("{}", title(heading));
         for package in packages {
             let state = if is_installed(package.name) { good("installed") } else { bad("missing  ") };
-            println!("  {state}  {:14} {}", package.name, package.why);
+            println!("  {state}  {:22} {}", package.name, package.why);
         }
     }
     Ok(())

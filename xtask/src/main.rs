@@ -1,5 +1,6 @@
 //! `cargo xtask`: what people run. `demo` shows the product, `test` proves it, `traces` and `golden` compare it with
-//! recordings of IPVS, `deps` names and installs what is missing, `bench` measures.
+//! recordings of IPVS, `plugins` builds the schedulers that are modules, `deps` names and installs what is missing,
+//! `bench` measures.
 //!
 //! Invariant: this program builds and runs on a machine that has only cargo, since it is what installs the rest. It ends
 //! with an exit code other than 0 whenever anything failed.
@@ -11,6 +12,7 @@ mod demo;
 mod deps;
 mod packages;
 mod paint;
+mod plugins;
 mod summary;
 mod test;
 
@@ -21,7 +23,7 @@ use anyhow::Result;
 use clap::Parser;
 
 #[derive(Debug, Parser)]
-#[command(name = "cargo xtask", about = "What people run: demo, test, traces, golden, deps, bench")]
+#[command(name = "cargo xtask", about = "What people run: demo, test, traces, golden, plugins, deps, bench")]
 enum Task {
     /// Shows the product at work: one client, one director, four real servers, on this machine.
     Demo {
@@ -51,6 +53,13 @@ enum Task {
         /// Install what is missing (root).
         #[arg(long, conflicts_with = "check")]
         install: bool,
+    },
+    /// Builds the schedulers of sched-plugins as WebAssembly modules, into target/plugins.
+    Plugins {
+        /// Build in this way alone: `a` the Rust that runs this, `b` Debian's packages, `c` Debian's compiler for
+        /// browsers. Without it, the first that is there.
+        #[arg(long)]
+        way: Option<char>,
     },
     /// Plays recorded choices of the kernel's IPVS through the director, a line a recording; fails if one differs.
     Traces {
@@ -87,6 +96,7 @@ fn run(task: Task) -> Result<()> {
         Task::Deps { check: true, .. } => deps::check(),
         Task::Deps { install: true, .. } => deps::install(),
         Task::Deps { .. } => deps::list(),
+        Task::Plugins { way } => plugins::run(way),
         Task::Traces { directory } => cargo::judge("traces", directory.as_deref(), "datapath/tests/recordings"),
         Task::Golden { directory } => cargo::judge("golden", directory.as_deref(), "datapath/tests/golden"),
         Task::Bench { filter } => cargo::bench(filter.as_deref()),

@@ -26,6 +26,14 @@ pub(crate) const BUILD: &[Package] = &[
     package("make", "builds libbpf and libxdp"),
     package("gcc", "builds libbpf and libxdp, and links"),
     package("libc6-dev", "headers of the C library and of the kernel"),
+    package("lld", "links WebAssembly: scheduler plugins in Rust and in C"),
+];
+
+/// What it takes to build scheduler plugins, unless another compiler on the machine builds for WebAssembly.
+pub(crate) const PLUGINS: &[Package] = &[
+    package("rustc", "Debian's Rust, which builds scheduler plugins"),
+    package("cargo", "Debian's cargo: the only one that understands its compiler"),
+    package("libstd-rust-dev-wasm32", "Rust's core library for WebAssembly"),
 ];
 
 /// What it takes to test and to demonstrate.
@@ -40,9 +48,17 @@ pub(crate) const TEST: &[Package] = &[
     package("tcpdump", "a look at the wire when a test fails"),
 ];
 
-/// All of them.
+/// All that this machine needs.
 pub(crate) fn all() -> impl Iterator<Item = Package> {
-    BUILD.iter().chain(TEST).copied()
+    BUILD.iter().chain(plugins()).chain(TEST).copied()
+}
+
+/// [`PLUGINS`], or none if plugins are built by another compiler here.
+pub(crate) fn plugins() -> &'static [Package] {
+    match xvs_plugins::find(None) {
+        Ok(way) if way.letter != 'B' => &[],
+        _ => PLUGINS,
+    }
 }
 
 #[cfg(test)]

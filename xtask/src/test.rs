@@ -1,13 +1,15 @@
 //! `cargo xtask test`: everything, in the order in which failures are cheapest.
 //!
-//! Units, properties and the BPF program first; then the network namespaces, one story at a time, against the release
-//! build of the product. A failing step does not keep the next from running: the table at the end shows all.
+//! The scheduler plugins are built first, because tests of all kinds load them. Then units, properties and the BPF
+//! program; then the network namespaces, one story at a time, against the release build of the product. A failing step
+//! does not keep the next from running: the table at the end shows all.
 
 use anyhow::{Result, bail};
 
 use crate::cargo;
 use crate::deps;
-use crate::paint::title;
+use crate::paint::{bad, title};
+use crate::plugins;
 use crate::summary::{Summary, table};
 
 /// Scheduler plugins are a workspace of their own, since old toolchains must build it.
@@ -20,6 +22,12 @@ pub(crate) fn run(fast: bool, ci: bool, filter: Option<&str>) -> Result<()> {
         // Without root some tests can still run; those that cannot say so.
         Err(error) => eprintln!("{error:#}"),
         Ok(()) => {}
+    }
+    // A test that wants a module and finds none fails by itself, and says why.
+    println!();
+    let unbuilt = plugins::run(None).err();
+    if let Some(error) = &unbuilt {
+        eprintln!("{} {error:#}", bad("no plugins:"));
     }
     let filter: Vec<&str> = filter.into_iter().collect();
     let mut summaries = Vec::new();
@@ -51,9 +59,9 @@ pub(crate) fn run(fast: bool, ci: bool, filter: Option<&str>) -> Result<()> {
         step("network namespaces", &["test", "--package", "xvs-tests"], &["--test-threads=1"], Some(&binaries))?;
     }
     table(&summaries);
-    let failed: Vec<_> = summaries.iter().filter(|summary| !summary.is_good()).collect();
-    if !failed.is_empty() {
-        let names: Vec<_> = failed.iter().map(|summary| summary.name.as_str()).collect();
+    let failed = summaries.iter().filter(|summary| !summary.is_good()).map(|summary| summary.name.as_str());
+    let names: Vec<_> = unbuilt.iter().map(|_| "building the scheduler plugins").chain(failed).collect();
+    if !names.is_empty() {
         bail!("failed: {}", names.join("; "));
     }
     Ok(())
