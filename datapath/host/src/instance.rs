@@ -275,13 +275,14 @@ impl Instance {
         answer.map_err(|error| self.die(&error))
     }
 
-    /// What a later version needs to go on, if the plugin hands anything over.
+    /// What a later version needs to go on, if the plugin hands anything over. Its worker may wait meanwhile, so it has no
+    /// more fuel than this.
     ///
     /// # Errors
     /// It failed.
-    pub fn save(&mut self) -> Result<Option<Vec<u8>>, Fault> {
+    pub fn save(&mut self, fuel: u64) -> Result<Option<Vec<u8>>, Fault> {
         let (Some(save), Some(text)) = (self.save.clone(), self.layout.state) else { return Ok(None) };
-        let bytes = self.set_up(&save, ())?;
+        let bytes = self.call(&save, (), fuel)?;
         let Ok(bytes) = usize::try_from(bytes) else { return Ok(None) };
         let most = text.capacity.min(abi::TEXT_MAX);
         if bytes > most {

@@ -89,7 +89,7 @@ impl Reader<'_> {
         if at == 0 {
             return self.problem(format!("{name} tells address 0, where no buffer can be"));
         }
-        if at % align != 0 {
+        if !at.is_multiple_of(align) {
             return self.problem(format!("{name} tells address {at}, which is no multiple of {align}"));
         }
         if bytes > all || at > all - bytes {
@@ -118,7 +118,7 @@ impl Reader<'_> {
 
     fn stride(&mut self, name: &'static str, size: u32, least: usize) -> Option<usize> {
         let size = size as usize;
-        if size < least || size > STRIDE || size % 8 != 0 {
+        if size < least || size > STRIDE || !size.is_multiple_of(8) {
             return self.problem(format!(
                 "the head of {name} tells {size} bytes from one to the next; it must be a multiple of 8 from {least} to \
                  {STRIDE}"

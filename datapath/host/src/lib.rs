@@ -5,6 +5,7 @@
 //! Module::instantiate                     an Instance: one for each worker and service, no lock
 //! Instance::pick                          a Flow in, a slot out, never more than its fuel
 //! check                                   what a module costs, and whether it answers well
+//! Post              a service's guest: an instance in each worker's seat, strikes, quarantine, a candidate beside it
 //! ```
 //!
 //! # Invariants worth knowing
@@ -27,6 +28,7 @@ mod layout;
 pub mod limits;
 mod memory;
 pub mod module;
+mod post;
 pub mod prices;
 pub mod rejected;
 mod screen;
@@ -36,4 +38,5 @@ pub use host::{Host, warm_thread};
 pub use instance::Instance;
 pub use limits::{Grants, Limits};
 pub use module::{Module, Offers};
+pub use post::{Comparison, Event, EventKind, Misdeed, Post, PostStatus, Share, Standing, Trial, Trust, Version};
 pub use rejected::{HostError, Rejected};

@@ -10,6 +10,7 @@
 
 mod compare;
 mod conduct;
+mod guest;
 mod ledger;
 mod runner;
 mod seat;
@@ -18,9 +19,9 @@ mod status;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use xvs_engine::real::{Arena, RealId};
-use xvs_engine::sched::guest::{Advice, Guest, Opinion, Site};
-use xvs_sdk::{Change, Request, abi};
+use xvs_engine::real::RealId;
+use xvs_engine::sched::guest::Site;
+use xvs_sdk::{Change, abi};
 
 pub use self::compare::{Comparison, Share};
 pub use self::conduct::{Misdeed, Trust};
@@ -31,7 +32,7 @@ pub use self::status::{Event, EventKind, PostStatus, Standing};
 use self::conduct::Conduct;
 use self::ledger::FactBook;
 use self::runner::{Recipe, Runner};
-use self::seat::{Candidate, Seat, ask, server};
+use self::seat::{Candidate, Seat};
 use self::status::Events;
 use crate::Fault;
 
@@ -214,8 +215,7 @@ impl Post {
         desk.facts.replace(site.members, facts);
         for place in &self.seats {
             let seat = &mut *place.take();
-            let candidate = seat.candidate.as_mut().and_then(|candidate| candidate.runner.as_mut());
-            for runner in seat.live.iter_mut().chain(candidate) {
+            for runner in seat.runners() {
                 runner.write_facts(site.arena, &desk.facts);
             }
         }
@@ -243,8 +243,7 @@ impl Post {
         }
         for place in &self.seats {
             let seat = &mut *place.take();
-            let candidate = seat.candidate.as_mut().and_then(|candidate| candidate.runner.as_mut());
-            for line in seat.live.iter_mut().chain(candidate).flat_map(Runner::take_log) {
+            for line in seat.runners().flat_map(Runner::take_log) {
                 self.events.push(now_ms, EventKind::Said, line);
             }
         }
@@ -254,12 +253,11 @@ impl Post {
     fn mend(&self, number: usize, site: &Site<'_>, desk: &Desk) {
         let place = &self.seats[number];
         let is_whole = |runner: &Option<Runner>| runner.as_ref().is_some_and(|runner| !runner.is_broken);
-        let build =
-            |recipe: &Recipe| Runner::build(recipe, self.seed(number), site, &desk.facts, None, desk.now_ms);
+        let build = |recipe: &Recipe| Runner::build(recipe, self.seed(number), site, &desk.facts, None, desk.now_ms);
         let is_missing = !is_whole(&place.take().live);
         if let Some(recipe) = desk.live.as_ref().filter(|_| is_missing && self.conduct.is_live()) {
             match build(recipe) {
-                Ok(runner) => drop(std::mem::replace(&mut place.take().live, Some(runner))),
+                Ok(runner) => drop(place.take().live.replace(runner)),
                 Err(fault) => self.failed(&self.conduct, fault, desk.now_ms),
             }
         }
@@ -364,96 +362,5 @@ impl Post {
     /// What happened since the last call, for the log.
     pub fn take_events(&self) -> Vec<Event> {
         self.events.take()
-    }
-}
-
-impl Guest for Post {
-    #[inline]
-    fn is_active(&self) -> bool {
-        self.is_active.load(Relaxed)
-    }
-
-    fn advise(&self, arena: &Arena, request: &Request) -> Opinion {
-        let seat = &mut *self.seat(request.queue);
-        let native = Opinion { advice: Advice::Native, version: 0, listens: false };
-        if let Some(candidate) = seat.candidate.as_mut().filter(|candidate| candidate.takes(request)) {
-            match ask(&mut candidate.runner, &self.trial, arena, request) {
-                Ok(advice) => {
-                    candidate.tally.one(true, server(advice));
-                    seat.picks += 1;
-                    let version = candidate.runner.as_ref().map_or(0, |runner| runner.list().1);
-                    return Opinion { advice, version, listens: false };
-                }
-                Err(Some(misdeed)) => self.misbehaved(&self.trial, &misdeed, request.now_ms),
-                Err(None) => {}
-            }
-            // The live one serves it.
-        }
-        let listens = match &mut seat.candidate {
-            Some(candidate) => match candidate.trial {
-                Trial::Shadow { .. } => candidate.samples(),
-                Trial::Canary { .. } => true,
-            },
-            None => false,
-        };
-        let opinion = match ask(&mut seat.live, &self.conduct, arena, request) {
-            Ok(advice) => {
-                let version = seat.live.as_ref().map_or(0, |runner| runner.list().1);
-                Opinion { advice, version, ..native }
-            }
-            Err(misdeed) => {
-                if let Some(misdeed) = misdeed {
-                    self.misbehaved(&self.conduct, &misdeed, request.now_ms);
-                }
-                native
-            }
-        };
-        match opinion.advice {
-            // Without a plugin of its own the service is its native scheduler's anyway.
-            Advice::Native => seat.fallback += u64::from(seat.live.is_some()),
-            _ => seat.picks += 1,
-        }
-        Opinion { listens, ..opinion }
-    }
-
-    fn hear(&self, arena: &Arena, request: &Request, chosen: Option<RealId>) {
-        let seat = &mut *self.seat(request.queue);
-        let Some(candidate) = &mut seat.candidate else { return };
-        if let Trial::Canary { .. } = candidate.trial {
-            return candidate.tally.one(false, chosen);
-        }
-        match ask(&mut candidate.runner, &self.trial, arena, request) {
-            // What it leaves to the native scheduler is as that one would have it.
-            Ok(Advice::Native) => candidate.tally.both(chosen, chosen),
-            Ok(advice) => candidate.tally.both(chosen, server(advice)),
-            Err(Some(misdeed)) => self.misbehaved(&self.trial, &misdeed, request.now_ms),
-            Err(None) => {}
-        }
-    }
-
-    fn overruled(&self, request: &Request) {
-        let seat = &mut *self.seat(request.queue);
-        seat.overruled += 1;
-    }
-
-    fn changed(&self, site: &Site<'_>, change: Change) {
-        let desk = &*self.desk();
-        for number in 0..self.seats.len() {
-            self.follow(number, |seat| seat.live.as_mut(), &self.conduct, site, desk, change);
-            let candidate = |seat: &mut Seat| {
-                let candidate = seat.candidate.as_mut()?;
-                candidate.tally.make_room(site.members);
-                candidate.runner.as_mut()
-            };
-            self.follow(number, candidate, &self.trial, site, desk, change);
-        }
-    }
-
-    fn preview(&self, site: &Site<'_>, request: &Request) -> Advice {
-        let desk = &*self.desk();
-        let Some(recipe) = desk.live.as_ref().filter(|_| self.conduct.is_live()) else { return Advice::Native };
-        let state = self.seat(request.queue).live.as_mut().and_then(Runner::save);
-        let copy = Runner::build(recipe, self.seed(0), site, &desk.facts, state.as_deref(), request.now_ms);
-        copy.map_or(Advice::Native, |mut copy| copy.ask(site.arena, request).unwrap_or(Advice::Native))
     }
 }

@@ -77,7 +77,7 @@ fn state_is_handed_over() {
     for pick in 1..=5 {
         assert_eq!(old.pick(&Flow::default(), 1000), Ok(pick));
     }
-    let state = old.save().unwrap().unwrap();
+    let state = old.save(50_000).unwrap().unwrap();
     let mut new = instance(&module, 1);
     assert_eq!(new.restore(&state), Ok(true));
     assert_eq!(new.pick(&Flow::default(), 1000), Ok(6));

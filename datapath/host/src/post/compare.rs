@@ -53,7 +53,9 @@ impl Tally {
 
     /// Makes room, so that counting allocates nothing.
     pub(super) fn make_room(&mut self, members: &[RealId]) {
-        members.iter().for_each(|&id| drop(self.pair(Some(id))));
+        for &id in members {
+            self.pair(Some(id));
+        }
     }
 
     pub(super) fn add(&mut self, other: &Tally) {

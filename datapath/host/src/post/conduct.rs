@@ -52,7 +52,9 @@ impl std::fmt::Display for Misdeed {
             Misdeed::Fault(fault) => fault.fmt(f),
             Misdeed::BadIndex => f.write_str("it named a slot beyond the list of servers"),
             Misdeed::Unusable => f.write_str("it named a server that is quiesced or at its threshold"),
-            Misdeed::Denied => f.write_str("it found no server although one is usable, and does not declare NEEDS_DENY"),
+            Misdeed::Denied => {
+                f.write_str("it found no server although one is usable, and does not declare NEEDS_DENY")
+            }
         }
     }
 }

@@ -92,7 +92,8 @@ impl Runner {
             is_broken: false,
         };
         runner.take_list(site, facts)?;
-        runner.instance.changed(abi::CHANGED_ALL, 0, None)?;
+        let fuel = module.limits().fuel_setup;
+        runner.instance.changed(abi::CHANGED_ALL, 0, fuel)?;
         if let Some(state) = state {
             // A later version may not understand its forerunner: it begins anew then.
             runner.instance.restore(state)?;
@@ -105,7 +106,7 @@ impl Runner {
         if self.is_broken {
             return None;
         }
-        let saved = self.instance.save();
+        let saved = self.instance.save(self.recipe.version.module.limits().fuel_most);
         self.is_broken |= saved.is_err();
         saved.ok().flatten()
     }
@@ -149,7 +150,7 @@ impl Runner {
             Change::Removed(index) => (abi::CHANGED_REMOVED, index),
             Change::Edited(index) => (abi::CHANGED_EDITED, index),
         };
-        match self.instance.changed(kind, index as i32, Some(self.budget)) {
+        match self.instance.changed(kind, index as i32, self.budget) {
             Ok(rebuild) => Ok(rebuild),
             // Too dear for a worker to wait for; a new instance has all the time that it needs.
             Err(Fault::Budget) => Ok(true),
@@ -213,10 +214,10 @@ impl Runner {
         }
         self.instance.set_counts(index, now.active, now.total, now.flags, health(now.flags));
         if self.hears_health && now.flags != before.flags {
-            self.instance.on_health(index, self.budget)?;
+            self.instance.on_health(index as i32, self.budget)?;
         }
         if self.hears_conns && now.total != before.total {
-            self.instance.on_conn(index, now.total.wrapping_sub(before.total) as i32, self.budget)?;
+            self.instance.on_conn(index as i32, now.total.wrapping_sub(before.total) as i32, self.budget)?;
         }
         Ok(())
     }

@@ -77,6 +77,19 @@ pub(super) struct Seat {
     pub(super) overruled: u64,
 }
 
+impl Seat {
+    /// Both runners.
+    pub(super) fn runners(&mut self) -> impl Iterator<Item = &mut Runner> {
+        let candidate = self.candidate.as_mut().and_then(|candidate| candidate.runner.as_mut());
+        self.live.iter_mut().chain(candidate)
+    }
+
+    /// The candidate's runner.
+    pub(super) fn candidate(&mut self) -> Option<&mut Runner> {
+        self.candidate.as_mut().and_then(|candidate| candidate.runner.as_mut())
+    }
+}
+
 /// Asks a runner, if it may be asked. `Err` is what it did wrong.
 pub(super) fn ask(
     runner: &mut Option<Runner>,
