@@ -79,3 +79,8 @@ pub(crate) fn first_pick(host: &Host, text: &str, grants: Grants) -> Result<i32,
     }
     picked
 }
+
+/// A plugin of `sched-plugins`.
+pub(crate) fn real_plugin(name: &str) -> Vec<u8> {
+    std::fs::read(xvs_plugins::module(name).unwrap()).unwrap()
+}
