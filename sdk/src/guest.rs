@@ -70,22 +70,23 @@ impl<S: Scheduler, const ROWS: usize, const FACTS: usize, const OPTIONS: usize, 
 {
     /// One whose scheduler is made when it is first needed.
     pub const fn unmade() -> Self {
-        Guest::with(MaybeUninit::uninit(), false)
+        Guest::with(MaybeUninit::uninit())
     }
 
-    /// One around a scheduler that the compiler made: it never stood on the stack.
+    /// One around a scheduler that the compiler made: it never stood on the stack. It is not marked as made, because
+    /// nobody asks, and because one byte that is not zero would bring the whole of it into the module's file.
     pub const fn new(scheduler: S) -> Self {
-        Guest::with(MaybeUninit::new(scheduler), true)
+        Guest::with(MaybeUninit::new(scheduler))
     }
 
-    const fn with(scheduler: MaybeUninit<S>, made: bool) -> Self {
+    const fn with(scheduler: MaybeUninit<S>) -> Self {
         Guest {
             table: UnsafeCell::new(Table { head: abi::NO_HEAD, rows: [abi::NO_ROW; ROWS] }),
             facts: UnsafeCell::new(FactsTable { head: abi::NO_FACTS_HEAD, facts: [abi::Facts::NONE; FACTS] }),
             flow: UnsafeCell::new(abi::NO_FLOW),
             options: UnsafeCell::new(Text::EMPTY),
             state: UnsafeCell::new(Text::EMPTY),
-            made: UnsafeCell::new(made),
+            made: UnsafeCell::new(false),
             scheduler: UnsafeCell::new(scheduler),
         }
     }

@@ -11,7 +11,7 @@
 //! table in a new instance, off the workers.
 //!
 //! Invariant: it picks what the built-in `mh` picks, for up to 1024 servers.
-#![no_std]
+#![cfg_attr(target_arch = "wasm32", no_std)]
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 

@@ -5,7 +5,7 @@
 //! "above 0". When the server under the cursor is removed, the cursor steps back, so that its successor is next.
 //!
 //! Invariant: the cursor is below the length of the list, or there is none. It looks at no counts and no facts.
-#![no_std]
+#![cfg_attr(target_arch = "wasm32", no_std)]
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 

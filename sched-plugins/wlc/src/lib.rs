@@ -5,7 +5,7 @@
 //!
 //! Invariant: it remembers nothing, and picks what the built-in `wlc` picks. Two products are compared instead of two
 //! quotients; they fit into 64 bits until a server has 2^25 active connections, and then 128 bits are used.
-#![no_std]
+#![cfg_attr(target_arch = "wasm32", no_std)]
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 

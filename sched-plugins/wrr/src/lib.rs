@@ -9,7 +9,7 @@
 //!
 //! Invariant: it picks what the built-in `wrr` picks, for any list and any order of events. It looks at no counts and no
 //! facts.
-#![no_std]
+#![cfg_attr(target_arch = "wasm32", no_std)]
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
