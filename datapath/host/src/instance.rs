@@ -87,6 +87,7 @@ impl Instance {
             Fault::Trap(text) if error.downcast_ref::<Trap>().is_none() => Fault::Machine(text),
             other => other,
         };
+        // Segments of data and of functions are copied for fuel, too.
         let instance = store.set_fuel(limits.fuel_setup).and_then(|()| pre.instantiate(&mut store)).map_err(machine)?;
         let missing = || Fault::Layout("it has no memory".into());
         let memory = instance.get_memory(&mut store, "memory").ok_or_else(missing)?;

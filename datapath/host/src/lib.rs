@@ -34,7 +34,7 @@ pub mod rejected;
 mod screen;
 
 pub use fault::Fault;
-pub use host::{Host, warm_thread};
+pub use host::Host;
 pub use instance::Instance;
 pub use limits::{Grants, Limits};
 pub use module::{Module, Offers};

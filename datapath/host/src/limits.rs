@@ -36,7 +36,7 @@ impl Default for Limits {
             rows: 4096,
             fuel_base: 2_000,
             fuel_per_row: 150,
-            fuel_most: 50_000,
+            fuel_most: 45_000,
             fuel_setup: 200_000_000,
         }
     }
