@@ -18,7 +18,7 @@ use crate::limits::{Grants, Limits};
 use crate::rejected::Rejected;
 
 /// Most functions, bytes of a function, locals of a function, bytes of all functions.
-const FUNCTIONS: u32 = 2_000;
+const FUNCTIONS: u32 = 1_000;
 const BODY_BYTES: usize = 32 << 10;
 const LOCALS: u32 = 400;
 const CODE_BYTES: usize = 256 << 10;
