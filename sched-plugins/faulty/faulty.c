@@ -74,7 +74,7 @@ static void spin(void)
 
 static void divide(void)
 {
-    sink = 1 / zero;
+    sink = sink / zero;
 }
 
 /* Each frame holds memory that the next one reads, so that it can not become a loop. */

@@ -8,8 +8,9 @@
 //! back to the head but keeps the level (rounded down to the new grid).
 //!
 //! Invariant: it picks what the built-in `wrr` picks, for any list and any order of events. It looks at no counts and no
-//! facts.
-#![cfg_attr(target_arch = "wasm32", no_std)]
+//! facts. A pick looks at the list a few times and not once for each level: levels that no server reaches are stepped
+//! over, since there may be 65535 of them, and a plugin has a budget.
+#![no_std]
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
@@ -36,11 +37,22 @@ impl Default for WeightedRoundRobin {
 
 impl WeightedRoundRobin {
     fn measure<R: Reals + ?Sized>(&mut self, reals: &R) {
-        let weights = || (0..reals.len()).map(|index| i64::from(reals.weight(index))).filter(|&weight| weight > 0);
-        let divisor = weights().fold(0, gcd);
-        self.step = if divisor == 0 { 1 } else { divisor };
-        self.top = weights().max().map_or(0, |largest| largest - (self.step - 1));
+        let weights = || (0..reals.len()).map(|index| reals.weight(index)).filter(|&weight| weight > 0);
+        let divisor = weights().fold(0, |divisor, weight| gcd(divisor, weight as u32));
+        self.step = i64::from(divisor.max(1));
+        self.top = weights().max().map_or(0, |largest| i64::from(largest) - (self.step - 1));
         self.cursor = None;
+    }
+
+    /// Goes down to a level that a server reaches, or to the lowest one: as the passes would that find nothing.
+    fn descend<R: Reals + ?Sized>(&mut self, reals: &R) {
+        let open = (0..reals.len()).filter(|&index| !reals.is_overloaded(index));
+        let highest = open.map(|index| i64::from(reals.weight(index))).max().unwrap_or(0);
+        if self.level > highest {
+            let lowest = (self.level - 1) / self.step;
+            let needed = (self.level - highest + self.step - 1) / self.step;
+            self.level -= needed.min(lowest) * self.step;
+        }
     }
 }
 
@@ -84,6 +96,7 @@ impl Scheduler for WeightedRoundRobin {
                 }
                 restarted = true;
             }
+            self.descend(reals);
             last_pass = self.level <= self.step;
             if last_pass && restarted {
                 stop = start;
@@ -94,12 +107,11 @@ impl Scheduler for WeightedRoundRobin {
 }
 
 /// Greatest common divisor; of 0 and a number, the number.
-fn gcd(a: i64, b: i64) -> i64 {
-    if b == 0 {
-        a
-    } else {
-        gcd(b, a % b)
+fn gcd(mut a: u32, mut b: u32) -> u32 {
+    while b != 0 {
+        (a, b) = (b, a % b);
     }
+    a
 }
 
 export_scheduler!(WeightedRoundRobin);

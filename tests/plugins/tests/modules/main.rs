@@ -1,0 +1,5 @@
+//! The modules themselves, in the plainest possible director.
+
+mod equal;
+mod misdeeds;
+mod plain;
