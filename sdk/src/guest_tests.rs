@@ -8,12 +8,15 @@ use std::vec::Vec;
 use super::*;
 use crate::{Health, Needs};
 
+/// What it saw of a server: weight, active, total, usable, overloaded, last weight, id, health.
+type Seen = (i32, u32, u32, bool, bool, i32, u64, Health);
+
 /// Remembers what it is told, and picks what it is told to by the request's mark.
 #[derive(Default)]
 struct Witness {
     heard: Vec<(i32, usize, i32)>,
     options: Vec<u8>,
-    seen: Vec<(i32, u32, u32, bool, bool, i32, u64, Health)>,
+    seen: Vec<Seen>,
     clock: u64,
 }
 

@@ -42,18 +42,24 @@ pub(crate) fn build(sources: &Path, sdk: &Path, target: &Path) -> Result<Vec<(St
             continue;
         }
         let module = into.join(&name).with_extension("wasm");
-        let mut command = Command::new(compiler()?);
-        command.args(FLAGS).arg("-I").arg(sdk).arg("-o").args([&module, &source]);
-        let output = command.output().context("clang could not be started")?;
-        ensure!(
-            output.status.success(),
-            "{} does not build (clang with the linker `wasm-ld`, of the packages clang and lld):\n{}",
-            source.display(),
-            String::from_utf8_lossy(&output.stderr).trim_end()
-        );
+        compile(&source, sdk, &module)?;
         built.push((name, module));
     }
     Ok(built)
+}
+
+/// Builds one file.
+pub(crate) fn compile(source: &Path, sdk: &Path, module: &Path) -> Result<()> {
+    let mut command = Command::new(compiler()?);
+    command.args(FLAGS).arg("-I").arg(sdk).arg("-o").args([module, source]);
+    let output = command.output().context("clang could not be started")?;
+    ensure!(
+        output.status.success(),
+        "{} does not build (clang with the linker `wasm-ld`, of the packages clang and lld):\n{}",
+        source.display(),
+        String::from_utf8_lossy(&output.stderr).trim_end()
+    );
+    Ok(())
 }
 
 /// The first clang that is there.

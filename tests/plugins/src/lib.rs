@@ -92,6 +92,14 @@ pub fn module(name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// Builds a plugin of one file in C, wherever it is.
+///
+/// # Errors
+/// There is no clang, or it does not compile.
+pub fn compile_c(source: &Path, module: &Path) -> Result<()> {
+    c::compile(source, &sdk(), module)
+}
+
 /// Puts a module where it is looked for, and says what it is. One that did not change is not touched.
 fn keep(into: &Path, name: String, made: &Path, way: String) -> Result<Built> {
     let bytes = fs::read(made).with_context(|| format!("{} could not be read", made.display()))?;

@@ -3,3 +3,4 @@
 mod equal;
 mod misdeeds;
 mod plain;
+mod specification;

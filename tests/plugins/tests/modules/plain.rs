@@ -33,8 +33,13 @@ impl Plain {
     /// An instance of the module of this name.
     pub(crate) fn new(name: &str) -> Plain {
         let path = xvs_plugins::module(name).unwrap_or_else(|error| panic!("{error:#}"));
+        Plain::of(&std::fs::read(path).unwrap())
+    }
+
+    /// An instance of a module.
+    pub(crate) fn of(bytes: &[u8]) -> Plain {
         let engine = Engine::new(Config::new().consume_fuel(true)).unwrap();
-        let module = Module::from_file(&engine, path).unwrap();
+        let module = Module::new(&engine, bytes).unwrap();
         let mut store = Store::new(&engine, Lent::default());
         store.set_fuel(10_000_000).unwrap();
         let mut linker = Linker::<Lent>::new(&engine);
