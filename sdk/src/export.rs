@@ -31,8 +31,8 @@
 ///   service are refused then.
 /// - `grants = [time, random]`: fills [`now_ms`](crate::Request::now_ms) and [`random`](crate::Request::random) of each
 ///   request. The operator must grant the same when the module is loaded.
-/// - `panic = std`: the crate uses the standard library, which has its own panic handler. Otherwise the crate is
-///   `#![no_std]` and gets one here. Either way a panic is a trap.
+/// - `panic = std`: the crate uses the standard library, which has its own panic handler. Otherwise the crate begins with
+///   `#![cfg_attr(target_arch = "wasm32", no_std)]` and gets one here. Either way a panic is a trap.
 #[macro_export]
 macro_rules! export_scheduler {
     ($scheduler:ty

@@ -10,7 +10,7 @@
 //! Invariant: it picks what the built-in `wrr` picks, for any list and any order of events. It looks at no counts and no
 //! facts. A pick looks at the list a few times and not once for each level: levels that no server reaches are stepped
 //! over, since there may be 65535 of them, and a plugin has a budget.
-#![no_std]
+#![cfg_attr(target_arch = "wasm32", no_std)]
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
@@ -115,3 +115,89 @@ fn gcd(mut a: u32, mut b: u32) -> u32 {
 }
 
 export_scheduler!(WeightedRoundRobin);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Weight, active connections, at its threshold? Newest first.
+    struct List(Vec<(i32, u32, bool)>);
+
+    impl Reals for List {
+        fn len(&self) -> usize {
+            self.0.len()
+        }
+        fn weight(&self, index: usize) -> i32 {
+            self.0[index].0
+        }
+        fn active(&self, index: usize) -> u32 {
+            self.0[index].1
+        }
+        fn total(&self, index: usize) -> u32 {
+            self.0[index].1
+        }
+        fn is_overloaded(&self, index: usize) -> bool {
+            self.0[index].2
+        }
+    }
+
+    /// Servers of these weights, the newest first and called A, B, C.
+    fn service(weights: &[i32]) -> (WeightedRoundRobin, List) {
+        let list = List(weights.iter().map(|&weight| (weight, 0, false)).collect());
+        let mut scheduler = WeightedRoundRobin::default();
+        scheduler.reals_changed(&List(vec![]), Change::All);
+        for index in (0..list.len()).rev() {
+            scheduler.reals_changed(&List(list.0[index..].to_vec()), Change::Added(0));
+        }
+        (scheduler, list)
+    }
+
+    fn picks(scheduler: &mut WeightedRoundRobin, list: &List, times: usize) -> String {
+        let pick = |_| scheduler.pick(&Request::default(), list).map_or('-', |index| (b'A' + index as u8) as char);
+        (0..times).map(pick).collect()
+    }
+
+    /// The kernel's sequence: a first pass over all, then down from the top.
+    #[test]
+    fn a_fresh_service_starts_at_level_one() {
+        let (mut scheduler, list) = service(&[2, 3, 4]);
+        assert_eq!(picks(&mut scheduler, &list, 18), "ABCCBCABC".repeat(2));
+        let (mut scheduler, list) = service(&[30, 20, 10]);
+        assert_eq!(picks(&mut scheduler, &list, 12), "ABCAAB".repeat(2));
+    }
+
+    /// An edit sends the cursor to the head and keeps the level.
+    #[test]
+    fn an_edit_rewinds() {
+        let (mut scheduler, list) = service(&[2, 3, 4]);
+        assert_eq!(picks(&mut scheduler, &list, 4), "ABCC");
+        scheduler.reals_changed(&list, Change::Edited(1));
+        assert_eq!(picks(&mut scheduler, &list, 18), "CBCABCABC".repeat(2));
+    }
+
+    /// Levels that nobody reaches are stepped over at once: here 65534 of them, a million times.
+    #[test]
+    fn a_heavy_server_at_its_threshold_costs_nothing() {
+        let (mut scheduler, mut list) = service(&[65_535, 1, 2]);
+        list.0[0].2 = true;
+        assert_eq!(picks(&mut scheduler, &list, 6), "BCCBCC");
+        let started = std::time::Instant::now();
+        picks(&mut scheduler, &list, 1_000_000);
+        assert!(started.elapsed().as_secs() < 60);
+        list.0[0].2 = false;
+        assert!(picks(&mut scheduler, &list, 100).ends_with("AAAA"));
+    }
+
+    /// No usable server ends the search, at any level and cursor.
+    #[test]
+    fn none_usable_ends_the_search() {
+        let (mut scheduler, mut list) = service(&[2, 3, 4]);
+        picks(&mut scheduler, &list, 5);
+        list.0.iter_mut().for_each(|server| server.2 = true);
+        assert_eq!(picks(&mut scheduler, &list, 3), "---");
+        let (mut scheduler, list) = service(&[0, 0]);
+        assert_eq!(picks(&mut scheduler, &list, 2), "--");
+        let (mut scheduler, list) = service(&[]);
+        assert_eq!(picks(&mut scheduler, &list, 1), "-");
+    }
+}
