@@ -1,6 +1,6 @@
 //! `export_scheduler!`: a scheduler becomes a plugin.
 //!
-//! Invariant: on any target but wasm32 it is nothing at all, so a plugin's crate is a library with tests like any other.
+//! Invariant: on any target but wasm32 nothing is exported, so a plugin's crate is a library with tests like any other.
 
 /// Makes the crate a plugin around a scheduler.
 ///
@@ -43,6 +43,12 @@ macro_rules! export_scheduler {
         $(, panic = $panic:ident)?
         $(,)?
     ) => {
+        // Elsewhere it only sees to it that the scheduler is one and can be made.
+        #[cfg(not(target_arch = "wasm32"))]
+        const _: fn() -> $scheduler = || {
+            const _: $crate::Needs = <$scheduler as $crate::Scheduler>::NEEDS;
+            $crate::__either!($($new)?; <$scheduler as ::core::default::Default>::default())
+        };
         #[cfg(target_arch = "wasm32")]
         const _: () = {
             const ROWS: usize = $crate::__either!($($capacity)?; $crate::guest::ROWS);
@@ -51,8 +57,9 @@ macro_rules! export_scheduler {
             const USES: &[$crate::export::Use] = &[$($($crate::export::Use::$use),*)?];
             const OPTIONS: usize = $crate::export::bytes($crate::export::Use::options, USES);
             const STATE: usize = $crate::export::bytes($crate::export::Use::state, USES);
-            static GUEST: $crate::guest::Guest<$scheduler, ROWS, FACTS, OPTIONS, STATE> =
-                $crate::__either!($($crate::guest::Guest::new($new))?; $crate::guest::Guest::unmade());
+            static BUFFERS: $crate::guest::Buffers<ROWS, FACTS, OPTIONS, STATE> = $crate::guest::Buffers::empty();
+            static SEAT: $crate::guest::Seat<$scheduler> =
+                $crate::__either!($($crate::guest::Seat::new($new))?; $crate::guest::Seat::unmade());
 
             #[no_mangle]
             extern "C" fn xvs_abi_version() -> i32 {
@@ -65,41 +72,41 @@ macro_rules! export_scheduler {
             #[no_mangle]
             extern "C" fn xvs_table() -> i32 {
                 // SAFETY: the director calls one export at a time, here and in all that follow.
-                unsafe { GUEST.table() as usize as i32 }
+                unsafe { BUFFERS.table() as usize as i32 }
             }
             #[no_mangle]
             extern "C" fn xvs_facts() -> i32 {
                 // SAFETY: one export at a time.
-                unsafe { GUEST.facts() as usize as i32 }
+                unsafe { BUFFERS.facts() as usize as i32 }
             }
             #[no_mangle]
             extern "C" fn xvs_io() -> i32 {
-                GUEST.flow() as usize as i32
+                BUFFERS.flow() as usize as i32
             }
             #[no_mangle]
             extern "C" fn xvs_config() -> i32 {
                 // SAFETY: one export at a time.
-                unsafe { GUEST.options() as usize as i32 }
+                unsafe { BUFFERS.options() as usize as i32 }
             }
             #[no_mangle]
             extern "C" fn xvs_changed(kind: i32, index: i32) -> i32 {
                 // SAFETY: one export at a time, and the scheduler is made first.
                 unsafe {
-                    $crate::__make!(GUEST, $scheduler $(, $new)?);
-                    GUEST.changed(kind, index)
+                    $crate::__make!(SEAT, $scheduler $(, $new)?);
+                    BUFFERS.changed(&SEAT, kind, index)
                 }
             }
             #[no_mangle]
             extern "C" fn xvs_schedule() -> i32 {
                 // SAFETY: one export at a time, and the scheduler is made first.
                 unsafe {
-                    $crate::__make!(GUEST, $scheduler $(, $new)?);
-                    GUEST.schedule(|_request| {
+                    $crate::__make!(SEAT, $scheduler $(, $new)?);
+                    BUFFERS.schedule(&SEAT, |_request| {
                         $($($crate::__grant!($grant, _request);)*)?
                     })
                 }
             }
-            $crate::__uses!(GUEST, { $crate::__make!(GUEST, $scheduler $(, $new)?) } $($(, $use)*)?);
+            $crate::__uses!(BUFFERS, SEAT, { $crate::__make!(SEAT, $scheduler $(, $new)?) } $($(, $use)*)?);
             $crate::__panic!($($panic)?);
         };
     };
@@ -155,10 +162,10 @@ macro_rules! __either {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __make {
-    ($guest:ident, $scheduler:ty) => {
-        $guest.make(<$scheduler as ::core::default::Default>::default)
+    ($seat:ident, $scheduler:ty) => {
+        $seat.make(<$scheduler as ::core::default::Default>::default)
     };
-    ($guest:ident, $scheduler:ty, $new:expr) => {
+    ($seat:ident, $scheduler:ty, $new:expr) => {
         ()
     };
 }
@@ -179,52 +186,52 @@ macro_rules! __grant {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __uses {
-    ($guest:ident, $make:block) => {};
-    ($guest:ident, $make:block, options $(, $rest:ident)*) => {
+    ($buffers:ident, $seat:ident, $make:block) => {};
+    ($buffers:ident, $seat:ident, $make:block, options $(, $rest:ident)*) => {
         #[no_mangle]
         extern "C" fn xvs_configure() -> i32 {
             // SAFETY: one export at a time, and the scheduler is made first.
             unsafe {
                 $make;
-                $guest.configure()
+                $buffers.configure(&$seat)
             }
         }
-        $crate::__uses!($guest, $make $(, $rest)*);
+        $crate::__uses!($buffers, $seat, $make $(, $rest)*);
     };
-    ($guest:ident, $make:block, health $(, $rest:ident)*) => {
+    ($buffers:ident, $seat:ident, $make:block, health $(, $rest:ident)*) => {
         #[no_mangle]
         extern "C" fn xvs_on_health(index: i32) {
             // SAFETY: one export at a time, and the scheduler is made first.
             unsafe {
                 $make;
-                $guest.health(index)
+                $buffers.health(&$seat, index)
             }
         }
-        $crate::__uses!($guest, $make $(, $rest)*);
+        $crate::__uses!($buffers, $seat, $make $(, $rest)*);
     };
-    ($guest:ident, $make:block, connections $(, $rest:ident)*) => {
+    ($buffers:ident, $seat:ident, $make:block, connections $(, $rest:ident)*) => {
         #[no_mangle]
         extern "C" fn xvs_on_conn(index: i32, delta: i32) {
             // SAFETY: one export at a time, and the scheduler is made first.
             unsafe {
                 $make;
-                $guest.connections(index, delta)
+                $buffers.connections(&$seat, index, delta)
             }
         }
-        $crate::__uses!($guest, $make $(, $rest)*);
+        $crate::__uses!($buffers, $seat, $make $(, $rest)*);
     };
-    ($guest:ident, $make:block, state $(, $rest:ident)*) => {
+    ($buffers:ident, $seat:ident, $make:block, state $(, $rest:ident)*) => {
         #[no_mangle]
         extern "C" fn xvs_state() -> i32 {
             // SAFETY: one export at a time.
-            unsafe { $guest.state() as usize as i32 }
+            unsafe { $buffers.state() as usize as i32 }
         }
         #[no_mangle]
         extern "C" fn xvs_state_save() -> i32 {
             // SAFETY: one export at a time, and the scheduler is made first.
             unsafe {
                 $make;
-                $guest.save()
+                $buffers.save(&$seat)
             }
         }
         #[no_mangle]
@@ -232,10 +239,10 @@ macro_rules! __uses {
             // SAFETY: one export at a time, and the scheduler is made first.
             unsafe {
                 $make;
-                $guest.restore()
+                $buffers.restore(&$seat)
             }
         }
-        $crate::__uses!($guest, $make $(, $rest)*);
+        $crate::__uses!($buffers, $seat, $make $(, $rest)*);
     };
 }
 

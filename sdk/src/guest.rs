@@ -1,6 +1,6 @@
 //! The plugin's side of ABI v1: the buffers that the director writes into, and what each export does with them.
 //!
-//! [`export_scheduler!`](crate::export_scheduler) makes one static [`Guest`] and the exports around it, on
+//! [`export_scheduler!`](crate::export_scheduler) makes a static [`Buffers`], a static [`Seat`], and the exports around them, on
 //! `target_arch = "wasm32"` alone. Everything else here is plain code, so that it is tested natively.
 //!
 //! Invariant: the director writes while no export runs, and one export runs at a time; so whatever is borrowed from a
@@ -44,57 +44,51 @@ impl<const BYTES: usize> Text<BYTES> {
     }
 }
 
-/// A scheduler within a plugin, and the buffers that it shares with the director.
+/// The buffers that a plugin shares with the director.
 ///
 /// All of it is zero before the first call (heads are filled when their address is asked for), because a module's file
-/// leaves out what is zero.
-pub struct Guest<S, const ROWS: usize, const FACTS: usize, const OPTIONS: usize, const STATE: usize> {
+/// leaves out what is zero: 1024 rows of facts are 192 KiB. So the scheduler, which may not be zero, is not in here.
+pub struct Buffers<const ROWS: usize, const FACTS: usize, const OPTIONS: usize, const STATE: usize> {
     table: UnsafeCell<Table<ROWS>>,
     facts: UnsafeCell<FactsTable<FACTS>>,
     flow: UnsafeCell<Flow>,
     options: UnsafeCell<Text<OPTIONS>>,
     state: UnsafeCell<Text<STATE>>,
-    made: UnsafeCell<bool>,
-    scheduler: UnsafeCell<MaybeUninit<S>>,
 }
 
 // SAFETY: an instance of a module without threads (the director knows no others) has one thread.
 #[cfg(target_arch = "wasm32")]
-unsafe impl<S, const ROWS: usize, const FACTS: usize, const OPTIONS: usize, const STATE: usize> Sync
-    for Guest<S, ROWS, FACTS, OPTIONS, STATE>
+unsafe impl<const ROWS: usize, const FACTS: usize, const OPTIONS: usize, const STATE: usize> Sync
+    for Buffers<ROWS, FACTS, OPTIONS, STATE>
 {
 }
 
-impl<S: Scheduler, const ROWS: usize, const FACTS: usize, const OPTIONS: usize, const STATE: usize>
-    Guest<S, ROWS, FACTS, OPTIONS, STATE>
-{
+/// A scheduler within a plugin.
+pub struct Seat<S> {
+    made: UnsafeCell<bool>,
+    scheduler: UnsafeCell<MaybeUninit<S>>,
+}
+
+// SAFETY: an instance of a module without threads has one thread.
+#[cfg(target_arch = "wasm32")]
+unsafe impl<S> Sync for Seat<S> {}
+
+impl<S> Seat<S> {
     /// One whose scheduler is made when it is first needed.
     pub const fn unmade() -> Self {
-        Guest::with(MaybeUninit::uninit())
+        Seat { made: UnsafeCell::new(false), scheduler: UnsafeCell::new(MaybeUninit::uninit()) }
     }
 
-    /// One around a scheduler that the compiler made: it never stood on the stack. It is not marked as made, because
-    /// nobody asks, and because one byte that is not zero would bring the whole of it into the module's file.
+    /// One around a scheduler that the compiler made: it never stood on the stack. It must not be made again; that it
+    /// is made stands nowhere, so that a scheduler that is all zero takes no room in the module's file.
     pub const fn new(scheduler: S) -> Self {
-        Guest::with(MaybeUninit::new(scheduler))
-    }
-
-    const fn with(scheduler: MaybeUninit<S>) -> Self {
-        Guest {
-            table: UnsafeCell::new(Table { head: abi::NO_HEAD, rows: [abi::NO_ROW; ROWS] }),
-            facts: UnsafeCell::new(FactsTable { head: abi::NO_FACTS_HEAD, facts: [abi::Facts::NONE; FACTS] }),
-            flow: UnsafeCell::new(abi::NO_FLOW),
-            options: UnsafeCell::new(Text::EMPTY),
-            state: UnsafeCell::new(Text::EMPTY),
-            made: UnsafeCell::new(false),
-            scheduler: UnsafeCell::new(scheduler),
-        }
+        Seat { made: UnsafeCell::new(false), scheduler: UnsafeCell::new(MaybeUninit::new(scheduler)) }
     }
 
     /// Makes the scheduler if there is none yet.
     ///
     /// # Safety
-    /// No other method of it runs (this is so for all methods here).
+    /// Nothing refers to the scheduler.
     #[inline(always)]
     pub unsafe fn make(&self, make: impl FnOnce() -> S) {
         // SAFETY: nothing else refers to the two cells, as the caller promises.
@@ -106,10 +100,36 @@ impl<S: Scheduler, const ROWS: usize, const FACTS: usize, const OPTIONS: usize, 
         }
     }
 
+    /// The scheduler.
+    ///
+    /// # Safety
+    /// It was made, and nothing else refers to it while the reference lives.
+    #[allow(clippy::mut_from_ref)]
+    #[inline(always)]
+    unsafe fn scheduler(&self) -> &mut S {
+        // SAFETY: as the caller promises.
+        unsafe { (*self.scheduler.get()).assume_init_mut() }
+    }
+}
+
+impl<const ROWS: usize, const FACTS: usize, const OPTIONS: usize, const STATE: usize>
+    Buffers<ROWS, FACTS, OPTIONS, STATE>
+{
+    /// Empty ones.
+    pub const fn empty() -> Self {
+        Buffers {
+            table: UnsafeCell::new(Table { head: abi::NO_HEAD, rows: [abi::NO_ROW; ROWS] }),
+            facts: UnsafeCell::new(FactsTable { head: abi::NO_FACTS_HEAD, facts: [abi::Facts::NONE; FACTS] }),
+            flow: UnsafeCell::new(abi::NO_FLOW),
+            options: UnsafeCell::new(Text::EMPTY),
+            state: UnsafeCell::new(Text::EMPTY),
+        }
+    }
+
     /// The address of the table, with its head filled.
     ///
     /// # Safety
-    /// As of [`make`](Guest::make).
+    /// No other method of it runs.
     pub unsafe fn table(&self) -> *mut u8 {
         let head = abi::TableHead {
             magic: abi::MAGIC,
@@ -126,7 +146,7 @@ impl<S: Scheduler, const ROWS: usize, const FACTS: usize, const OPTIONS: usize, 
     /// The address of the facts, with their head filled; null if the scheduler needs none.
     ///
     /// # Safety
-    /// As of [`make`](Guest::make).
+    /// No other method of it runs.
     pub unsafe fn facts(&self) -> *mut u8 {
         if FACTS == 0 {
             return core::ptr::null_mut();
@@ -146,7 +166,7 @@ impl<S: Scheduler, const ROWS: usize, const FACTS: usize, const OPTIONS: usize, 
     /// The address of the options; null if the scheduler takes none.
     ///
     /// # Safety
-    /// As of [`make`](Guest::make).
+    /// No other method of it runs.
     pub unsafe fn options(&self) -> *mut u8 {
         // SAFETY: as the caller promises, nothing refers to the buffer.
         unsafe { offer(&self.options) }
@@ -155,21 +175,10 @@ impl<S: Scheduler, const ROWS: usize, const FACTS: usize, const OPTIONS: usize, 
     /// The address of the state; null if the scheduler hands none over.
     ///
     /// # Safety
-    /// As of [`make`](Guest::make).
+    /// No other method of it runs.
     pub unsafe fn state(&self) -> *mut u8 {
         // SAFETY: as the caller promises, nothing refers to the buffer.
         unsafe { offer(&self.state) }
-    }
-
-    /// The scheduler.
-    ///
-    /// # Safety
-    /// It was made, and no other method runs while the reference lives.
-    #[allow(clippy::mut_from_ref)]
-    #[inline(always)]
-    unsafe fn scheduler(&self) -> &mut S {
-        // SAFETY: as the caller promises.
-        unsafe { (*self.scheduler.get()).assume_init_mut() }
     }
 
     /// The list as it is now.
@@ -187,10 +196,10 @@ impl<S: Scheduler, const ROWS: usize, const FACTS: usize, const OPTIONS: usize, 
     /// `xvs_configure`.
     ///
     /// # Safety
-    /// As of [`make`](Guest::make), and the scheduler was made.
-    pub unsafe fn configure(&self) -> i32 {
+    /// No other method of buffers and seat runs, and the scheduler was made.
+    pub unsafe fn configure<S: Scheduler>(&self, seat: &Seat<S>) -> i32 {
         // SAFETY: as the caller promises, nothing else refers to scheduler and buffer.
-        let (scheduler, text) = unsafe { (self.scheduler(), &mut *self.options.get()) };
+        let (scheduler, text) = unsafe { (seat.scheduler(), &mut *self.options.get()) };
         match scheduler.configure(text.written()) {
             Ok(()) => 0,
             Err(sentence) => {
@@ -205,8 +214,8 @@ impl<S: Scheduler, const ROWS: usize, const FACTS: usize, const OPTIONS: usize, 
     /// `xvs_changed`.
     ///
     /// # Safety
-    /// As of [`make`](Guest::make), and the scheduler was made.
-    pub unsafe fn changed(&self, kind: i32, index: i32) -> i32 {
+    /// No other method of buffers and seat runs, and the scheduler was made.
+    pub unsafe fn changed<S: Scheduler>(&self, seat: &Seat<S>, kind: i32, index: i32) -> i32 {
         let index = index as usize;
         let change = match kind {
             abi::CHANGED_ADDED => Change::Added(index),
@@ -215,39 +224,39 @@ impl<S: Scheduler, const ROWS: usize, const FACTS: usize, const OPTIONS: usize, 
             _ => Change::All,
         };
         // SAFETY: as the caller promises, nothing else refers to the scheduler, and nobody writes.
-        unsafe { self.scheduler().reals_changed(&self.view(), change) };
+        unsafe { seat.scheduler().reals_changed(&self.view(), change) };
         abi::CHANGED_DONE
     }
 
     /// `xvs_on_health`.
     ///
     /// # Safety
-    /// As of [`make`](Guest::make), and the scheduler was made.
-    pub unsafe fn health(&self, index: i32) {
+    /// No other method of buffers and seat runs, and the scheduler was made.
+    pub unsafe fn health<S: Scheduler>(&self, seat: &Seat<S>, index: i32) {
         // SAFETY: as the caller promises, nothing else refers to the scheduler, and nobody writes.
-        unsafe { self.scheduler().health_changed(&self.view(), index as usize) };
+        unsafe { seat.scheduler().health_changed(&self.view(), index as usize) };
     }
 
     /// `xvs_on_conn`.
     ///
     /// # Safety
-    /// As of [`make`](Guest::make), and the scheduler was made.
-    pub unsafe fn connections(&self, index: i32, delta: i32) {
+    /// No other method of buffers and seat runs, and the scheduler was made.
+    pub unsafe fn connections<S: Scheduler>(&self, seat: &Seat<S>, index: i32, delta: i32) {
         // SAFETY: as the caller promises, nothing else refers to the scheduler, and nobody writes.
-        unsafe { self.scheduler().connections_changed(&self.view(), index as usize, delta) };
+        unsafe { seat.scheduler().connections_changed(&self.view(), index as usize, delta) };
     }
 
     /// `xvs_schedule`; `grant` fills in what the director's imports tell.
     ///
     /// # Safety
-    /// As of [`make`](Guest::make), and the scheduler was made.
+    /// No other method of buffers and seat runs, and the scheduler was made.
     #[inline(always)]
-    pub unsafe fn schedule(&self, grant: impl FnOnce(&mut Request)) -> i32 {
+    pub unsafe fn schedule<S: Scheduler>(&self, seat: &Seat<S>, grant: impl FnOnce(&mut Request)) -> i32 {
         // SAFETY: any bytes are a valid flow, and nobody writes into it meanwhile.
         let mut request = request(unsafe { &*self.flow.get() });
         grant(&mut request);
         // SAFETY: as the caller promises, nothing else refers to the scheduler, and nobody writes.
-        let pick = unsafe { self.scheduler().pick(&request, &self.view()) };
+        let pick = unsafe { seat.scheduler().pick(&request, &self.view()) };
         match pick {
             // No list is so long: an index that is no i32 is nonsense, and this says so in the way that the ABI has.
             Some(index) if index > i32::MAX as usize => abi::FALLBACK,
@@ -259,10 +268,10 @@ impl<S: Scheduler, const ROWS: usize, const FACTS: usize, const OPTIONS: usize, 
     /// `xvs_state_save`.
     ///
     /// # Safety
-    /// As of [`make`](Guest::make), and the scheduler was made.
-    pub unsafe fn save(&self) -> i32 {
+    /// No other method of buffers and seat runs, and the scheduler was made.
+    pub unsafe fn save<S: Scheduler>(&self, seat: &Seat<S>) -> i32 {
         // SAFETY: as the caller promises, nothing else refers to scheduler and buffer.
-        let (scheduler, text) = unsafe { (self.scheduler(), &mut *self.state.get()) };
+        let (scheduler, text) = unsafe { (seat.scheduler(), &mut *self.state.get()) };
         match scheduler.save(&mut text.bytes) {
             Some(len) if len <= STATE => {
                 text.head.len = len as u32;
@@ -275,10 +284,10 @@ impl<S: Scheduler, const ROWS: usize, const FACTS: usize, const OPTIONS: usize, 
     /// `xvs_state_load`.
     ///
     /// # Safety
-    /// As of [`make`](Guest::make), and the scheduler was made.
-    pub unsafe fn restore(&self) -> i32 {
+    /// No other method of buffers and seat runs, and the scheduler was made.
+    pub unsafe fn restore<S: Scheduler>(&self, seat: &Seat<S>) -> i32 {
         // SAFETY: as the caller promises, nothing else refers to scheduler and buffer, and nobody writes.
-        let (scheduler, text, view) = unsafe { (self.scheduler(), &*self.state.get(), self.view()) };
+        let (scheduler, text, view) = unsafe { (seat.scheduler(), &*self.state.get(), self.view()) };
         if scheduler.restore(&view, text.written()) {
             0
         } else {

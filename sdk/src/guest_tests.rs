@@ -76,12 +76,32 @@ impl Scheduler for Witness {
     }
 }
 
-type Four = Guest<Witness, 4, 4, 4096, 4096>;
+type Four = Buffers<4, 4, 4096, 4096>;
 
-fn guest() -> Box<Four> {
-    let guest = Box::new(Four::unmade());
+/// A scheduler and its buffers.
+struct Guest {
+    buffers: Box<Four>,
+    seat: Seat<Witness>,
+}
+
+impl Guest {
+    /// Calls an export that asks for a row.
+    fn schedule(&self, grant: impl FnOnce(&mut Request)) -> i32 {
+        // SAFETY: nothing else runs.
+        unsafe { self.buffers.schedule(&self.seat, grant) }
+    }
+
+    /// What the scheduler saw.
+    fn witness(&self) -> &Witness {
+        // SAFETY: nothing else runs.
+        unsafe { self.seat.scheduler() }
+    }
+}
+
+fn guest() -> Guest {
+    let guest = Guest { buffers: Box::new(Four::empty()), seat: Seat::unmade() };
     // SAFETY: nothing else runs.
-    unsafe { guest.make(Witness::default) };
+    unsafe { guest.seat.make(Witness::default) };
     guest
 }
 
@@ -101,11 +121,12 @@ fn peek(base: *mut u8, offset: usize) -> u32 {
 fn heads_are_filled() {
     let guest = guest();
     // SAFETY: nothing else runs.
-    let (table, facts, options, state) = unsafe { (guest.table(), guest.facts(), guest.options(), guest.state()) };
+    let (table, facts, options, state) =
+        unsafe { (guest.buffers.table(), guest.buffers.facts(), guest.buffers.options(), guest.buffers.state()) };
     assert_eq!([0, 4, 16, 20].map(|at| peek(table, at)), [abi::MAGIC, 1, 4, 32]);
     assert_eq!([0, 4, 8].map(|at| peek(facts, at)), [abi::MAGIC, 4, 192]);
     assert_eq!((peek(options, 0), peek(state, 0)), (4096, 4096));
-    let small = Guest::<Witness, 4, 0, 0, 0>::unmade();
+    let small = Buffers::<4, 0, 0, 0>::empty();
     // SAFETY: nothing else runs.
     unsafe { assert!(small.facts().is_null() && small.options().is_null() && small.state().is_null()) };
 }
@@ -115,35 +136,29 @@ fn heads_are_filled() {
 fn rows_are_seen() {
     let guest = guest();
     // SAFETY: nothing else runs.
-    let table = unsafe { guest.table() };
+    let table = unsafe { guest.buffers.table() };
     poke(table, 12, 2u32);
     let row = |flags| Row { weight: 5, active: 6, total: 7, flags, last_weight: 8, health: 100, id: 9 };
     poke(table, 32, row(abi::ROW_USABLE));
     poke(table, 64, Row { weight: 0, ..row(abi::ROW_QUIESCED | abi::ROW_OVERLOADED) });
-    poke(guest.flow(), 44, 3u32);
-    // SAFETY: nothing else runs.
-    unsafe {
-        assert_eq!(guest.schedule(|request| request.now_ms = 77), 3);
-        let seen = &guest.scheduler().seen;
-        assert_eq!(seen[0], (5, 6, 7, true, false, 8, 9, Health::Well));
-        assert_eq!(seen[1], (0, 6, 7, false, true, 8, 9, Health::Quiesced));
-        assert_eq!(guest.scheduler().clock, 77);
-        poke(table, 12, u32::MAX);
-        guest.schedule(|_| ());
-        assert_eq!(guest.scheduler().seen.len(), 4);
-    }
+    poke(guest.buffers.flow(), 44, 3u32);
+    assert_eq!(guest.schedule(|request| request.now_ms = 77), 3);
+    let seen = &guest.witness().seen;
+    assert_eq!(seen[0], (5, 6, 7, true, false, 8, 9, Health::Well));
+    assert_eq!(seen[1], (0, 6, 7, false, true, 8, 9, Health::Quiesced));
+    assert_eq!(guest.witness().clock, 77);
+    poke(table, 12, u32::MAX);
+    guest.schedule(|_| ());
+    assert_eq!(guest.witness().seen.len(), 4);
 }
 
 /// Nobody is -1, and an index that is none never turns into -1, which a plugin with `DENY` may say.
 #[test]
 fn answers_keep_their_meaning() {
     let guest = guest();
-    // SAFETY: nothing else runs.
-    unsafe {
-        assert_eq!(guest.schedule(|_| ()), abi::NOBODY);
-        poke(guest.flow(), 44, 1u32);
-        assert_eq!(guest.schedule(|_| ()), abi::FALLBACK);
-    }
+    assert_eq!(guest.schedule(|_| ()), abi::NOBODY);
+    poke(guest.buffers.flow(), 44, 1u32);
+    assert_eq!(guest.schedule(|_| ()), abi::FALLBACK);
 }
 
 /// A look beyond the list must end in a trap, not in other memory.
@@ -151,9 +166,8 @@ fn answers_keep_their_meaning() {
 #[should_panic(expected = "beyond the list")]
 fn a_look_beyond_the_list_is_a_panic() {
     let guest = guest();
-    poke(guest.flow(), 44, 2u32);
-    // SAFETY: nothing else runs.
-    unsafe { guest.schedule(|_| ()) };
+    poke(guest.buffers.flow(), 44, 2u32);
+    guest.schedule(|_| ());
 }
 
 /// Facts stand where the specification says, and a length beyond the tags is cut.
@@ -161,14 +175,14 @@ fn a_look_beyond_the_list_is_a_panic() {
 fn facts_are_seen() {
     let guest = guest();
     // SAFETY: nothing else runs.
-    let (table, facts) = unsafe { (guest.table(), guest.facts()) };
+    let (table, facts) = unsafe { (guest.buffers.table(), guest.buffers.facts()) };
     poke(table, 12, 2u32);
     poke(facts, 16 + 192 + 16, 8080u16);
     poke(facts, 16 + 192 + 64, -5i64);
     poke(facts, 16 + 192 + 72, 1000u32);
     poke(facts, 16 + 192 + 80, *b"zone=a,rack=7");
     // SAFETY: nobody writes while the view lives.
-    let view = unsafe { guest.view() };
+    let view = unsafe { guest.buffers.view() };
     assert_eq!(view.address(1), ([0; 16], 8080));
     assert_eq!((view.facts(1).metric, view.facts(1).tags.len()), (-5, 112));
     assert_eq!(view.facts(1).tag("zone"), Some(&b"a"[..]));
@@ -182,12 +196,12 @@ fn events_are_heard() {
     // SAFETY: nothing else runs.
     unsafe {
         for (kind, index) in [(0, 0), (1, 2), (2, 1), (3, 3), (9, 9)] {
-            assert_eq!(guest.changed(kind, index), abi::CHANGED_DONE);
+            assert_eq!(guest.buffers.changed(&guest.seat, kind, index), abi::CHANGED_DONE);
         }
-        guest.health(2);
-        guest.connections(3, -1);
+        guest.buffers.health(&guest.seat, 2);
+        guest.buffers.connections(&guest.seat, 3, -1);
         let expected = [(0, 0, 0), (1, 2, 0), (2, 1, 0), (3, 3, 0), (0, 0, 0), (10, 2, 0), (11, 3, -1)];
-        assert_eq!(guest.scheduler().heard, expected);
+        assert_eq!(guest.witness().heard, expected);
     }
 }
 
@@ -197,13 +211,13 @@ fn options_are_taken_or_refused() {
     let guest = guest();
     // SAFETY: nothing else runs.
     unsafe {
-        let options = guest.options();
+        let options = guest.buffers.options();
         poke(options, 4, 7u32);
         poke(options, 8, *b"right=1");
-        assert_eq!(guest.configure(), 0);
-        assert_eq!(guest.scheduler().options, b"right=1");
+        assert_eq!(guest.buffers.configure(&guest.seat), 0);
+        assert_eq!(guest.witness().options, b"right=1");
         poke(options, 8, *b"wrong=1");
-        assert_eq!(guest.configure(), -1);
+        assert_eq!(guest.buffers.configure(&guest.seat), -1);
         let text = std::slice::from_raw_parts(options.add(8), peek(options, 4) as usize);
         assert_eq!(text, b"there is no option `wrong`");
     }
@@ -215,12 +229,12 @@ fn state_is_handed_over() {
     let guest = guest();
     // SAFETY: nothing else runs.
     unsafe {
-        let state = guest.state();
-        assert_eq!((guest.save(), peek(state, 4)), (2, 2));
-        assert_eq!(guest.restore(), 0);
+        let state = guest.buffers.state();
+        assert_eq!((guest.buffers.save(&guest.seat), peek(state, 4)), (2, 2));
+        assert_eq!(guest.buffers.restore(&guest.seat), 0);
         poke(state, 4, 1u32);
-        assert_eq!(guest.restore(), -1);
-        guest.changed(0, 0);
-        assert_eq!(guest.save(), -1);
+        assert_eq!(guest.buffers.restore(&guest.seat), -1);
+        guest.buffers.changed(&guest.seat, 0, 0);
+        assert_eq!(guest.buffers.save(&guest.seat), -1);
     }
 }
