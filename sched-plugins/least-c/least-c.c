@@ -3,7 +3,8 @@
  * An active connection counts 257, an inactive one 1. Load / weight is compared as a product: a is below b if
  * a.load * b.weight < b.load * a.weight. A later server in the list must be strictly better, so the newest wins among
  * equals. A load has 41 bits at most and a weight 31, so the product may not fit into 64 bits; the compiler's 128-bit
- * numbers need a library that is not there, and so two halves are compared.
+ * numbers need a library that is not there, and so two halves are compared. What was found so far is in variables and
+ * not looked up again: loads are what the director prices dearest.
  *
  * Invariant: it remembers nothing, and picks what `wlc` picks. */
 #include "xvs.h"
@@ -33,13 +34,20 @@ XVS_EXPORT(xvs_needs) int32_t xvs_needs(void)
 
 XVS_EXPORT(xvs_schedule) int32_t xvs_schedule(void)
 {
-    const struct xvs_row *best = NULL;
+    /* What was found so far: a server that bears something and can bear nothing, which every usable one is below. */
+    int32_t picked = XVS_NOBODY;
+    uint64_t least = 1, weight = 0;
     uint32_t count = xvs_count();
-    for (const struct xvs_row *row = xvs_rows; row < xvs_rows + count; row++) {
+    for (uint32_t index = 0; index < count; index++) {
+        const struct xvs_row *row = &xvs_rows[index];
         if (!(row->flags & XVS_USABLE))
             continue;
-        if (!best || below(load(row), (uint32_t)best->weight, load(best), (uint32_t)row->weight))
-            best = row;
+        uint64_t own = load(row), own_weight = (uint32_t)row->weight;
+        if (below(own, weight, least, own_weight)) {
+            picked = (int32_t)index;
+            least = own;
+            weight = own_weight;
+        }
     }
-    return best ? best - xvs_rows : XVS_NOBODY;
+    return picked;
 }
