@@ -69,6 +69,9 @@ pub enum Command {
     },
     /// Run a capture through the engine, without root or a NIC.
     Replay(Replay),
+    /// Write schedulers of your own, as WebAssembly.
+    #[command(subcommand)]
+    Plugin(Plugin),
 }
 
 /// `xvs run`
@@ -252,6 +255,19 @@ impl From<Rule> for MarkRule {
         let Rule { mark, to: destination, protocol, ports, from: source } = rule;
         MarkRule { mark, destination, source, protocol, ports }
     }
+}
+
+/// `xvs plugin`
+#[derive(Debug, Subcommand)]
+pub enum Plugin {
+    /// Make a crate with a scheduler that works, to begin from; needs nothing but a Rust compiler.
+    New {
+        /// Its name, as in least-loaded.
+        name: String,
+        /// The directory in which its folder is made.
+        #[arg(long, value_name = "DIRECTORY", default_value = ".")]
+        dir: PathBuf,
+    },
 }
 
 /// `xvs replay`

@@ -12,6 +12,7 @@ pub mod config;
 pub mod control;
 pub mod ipvsadm;
 pub mod kernel;
+pub mod plugin;
 pub mod rehearsal;
 pub mod render;
 pub mod replay;

@@ -404,6 +404,7 @@ impl Reals for View<'_> {
         self.facts.get(index).map_or(([0; 16], 0), |facts| (facts.address, facts.port))
     }
 
+    #[inline(always)]
     fn facts(&self, index: usize) -> Facts<'_> {
         self.facts.get(index).map_or(Facts::default(), |facts| Facts {
             upper: facts.upper,

@@ -32,6 +32,7 @@ pub mod abi;
 pub mod export;
 #[doc(hidden)]
 pub mod guest;
+pub mod hash;
 mod log;
 mod options;
 mod random;

@@ -5,332 +5,189 @@
 //! others and nobody else moves; when it comes back, exactly they return. Shares follow the weights: a server of weight
 //! `w` asks for the client at the time `-log(u) / w`, with `u` drawn from the hash, and the earliest one wins.
 //!
+//! Options: `key = "client"` (the default) keeps a client with one server; `key = "connection"` counts the client's port
+//! as well, so that a large network behind one address is spread.
+//!
 //! What it is not: it keeps no table, so it costs a look at every server for each *new* connection (established ones
 //! are the director's memory and are never asked about). The hash has no secret: whoever may choose his own address can
-//! choose his server. It looks at the client's address alone, so a large network behind one address goes to one server.
+//! choose his server.
 //!
-//! Invariant: the pick depends on the client's address and on the servers' addresses, ports and weights, and on nothing
-//! else: not on their order in the list, nor on what happened before. So there is no state, and directors with the same
-//! rules agree.
-#![no_std]
-#![forbid(unsafe_code)]
+//! Invariant: the pick depends on the client and on the servers' addresses, ports and weights, and on nothing else: not
+//! on their order in the list, nor on what happened before. So directors with the same rules agree.
+#![cfg_attr(target_arch = "wasm32", no_std)]
 #![warn(missing_docs)]
 
-use core::cmp::Ordering;
+use xvs_sdk::hash::{mix_address, wait, wait_at_least};
+use xvs_sdk::{export_scheduler, mix, Needs, Options, Reals, Request, Scheduler};
 
-use xvs_sdk::{Reals, Request, Scheduler};
-
-/// Bits behind the point of a logarithm. More would make ties rarer, which are broken by name; each costs a multiplication.
-const FRACTION: u32 = 24;
-
-/// The scheduler. It remembers nothing.
+/// The scheduler. It remembers its option and nothing else.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Rendezvous;
+pub struct Rendezvous {
+    /// The client's port counts.
+    by_connection: bool,
+}
 
 impl Scheduler for Rendezvous {
-    fn pick<R: Reals + ?Sized>(&mut self, request: &Request, reals: &R) -> Option<usize> {
-        let client = mix_address(&request.client);
-        let bid = |index: usize| {
-            let (address, port) = reals.address(index);
-            let name = mix(mix_address(&address) ^ u64::from(port));
-            // Usable servers have a weight above 0.
-            let weight = reals.weight(index) as u32;
-            Bid { index, name, wait: minus_log2(mix(client ^ name)), weight }
+    /// Weights and names are in the table anyway.
+    const NEEDS: Needs = Needs::NOTHING;
+
+    fn configure(&mut self, options: &[u8]) -> Result<(), &'static str> {
+        let options = Options::new(options);
+        options.only(&["key"], "the only option is `key`")?;
+        self.by_connection = match options.get("key") {
+            None | Some(b"client") => false,
+            Some(b"connection") => true,
+            _ => return Err("`key` is client or connection"),
         };
-        let usable = (0..reals.len()).filter(|&index| reals.is_usable(index));
-        usable.map(bid).min_by(Bid::compare).map(|bid| bid.index)
+        Ok(())
+    }
+
+    fn pick<R: Reals + ?Sized>(&mut self, request: &Request, reals: &R) -> Option<usize> {
+        let port = if self.by_connection { u64::from(request.client_port) } else { 0 };
+        let client = mix(mix_address(&request.client) ^ port);
+        let mut best = None;
+        // Nobody's offer, which every other is before.
+        let (mut best_wait, mut best_weight, mut best_name) = (1, 0, 0);
+        for index in 0..reals.len() {
+            if !reals.is_usable(index) {
+                continue;
+            }
+            let (name, weight) = (reals.id(index), reals.weight(index) as u64);
+            let hash = mix(client ^ name);
+            // a / b < c / d without a division: a wait has 31 bits and a weight 31. Most are out of the race already by
+            // the least that they may be, which costs nothing to know.
+            if wait_at_least(hash) * best_weight > best_wait * weight {
+                continue;
+            }
+            let wait = wait(hash);
+            // Names decide between equals.
+            let (own, other) = (wait * best_weight, best_wait * weight);
+            if own < other || own == other && name < best_name {
+                best = Some(index);
+                (best_wait, best_weight, best_name) = (wait, weight, name);
+            }
+        }
+        best
     }
 }
 
-/// What a server offers for a client: the smallest `wait / weight` wins.
-struct Bid {
-    index: usize,
-    name: u64,
-    wait: u64,
-    weight: u32,
-}
-
-impl Bid {
-    fn compare(&self, other: &Bid) -> Ordering {
-        // a / b < c / d without a division: a wait has 31 bits and a weight 31.
-        let (own, theirs) = (self.wait * u64::from(other.weight), other.wait * u64::from(self.weight));
-        own.cmp(&theirs).then(self.name.cmp(&other.name))
-    }
-}
-
-/// The 16 bytes of an address in one word.
-fn mix_address(address: &[u8; 16]) -> u64 {
-    let mut words = [0u64; 2];
-    for (index, &byte) in address.iter().enumerate() {
-        words[index / 8] = words[index / 8] << 8 | u64::from(byte);
-    }
-    mix(mix(words[0]) ^ words[1])
-}
-
-/// Spreads a word over all words: the finaliser of SplitMix64 (Steele, Lea and Flood 2014). It has an inverse, so no
-/// two words become one.
-fn mix(word: u64) -> u64 {
-    let word = word.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let word = (word ^ word >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let word = (word ^ word >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    word ^ word >> 31
-}
-
-/// `-log2(hash / 2^64)` with [`FRACTION`] bits behind the point; above 0. In integers, because floating point may differ
-/// from machine to machine, and `core` has no logarithm.
-fn minus_log2(hash: u64) -> u64 {
-    let hash = hash.max(1); // the logarithm of 0 would be endless
-    let zeros = hash.leading_zeros();
-    // From here on a number from 1 to 2 with 63 bits behind the point. Its square is 2 or more when the next bit of its
-    // logarithm is 1.
-    let mut number = hash << zeros;
-    let mut log = u64::from(63 - zeros);
-    for _ in 0..FRACTION {
-        let square = (u128::from(number) * u128::from(number)) >> 63;
-        let bit = (square >> 64) as u64;
-        number = (square >> bit) as u64;
-        log = log << 1 | bit;
-    }
-    (64 << FRACTION) - log
-}
+export_scheduler!(Rendezvous, uses = [options]);
 
 #[cfg(test)]
 mod tests {
-    extern crate std;
+    use plugin_bench::{share, Bench};
 
     use super::*;
 
-    use std::vec::Vec;
-
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    struct Server {
-        id: char,
-        weight: i32,
-        overloaded: bool,
-    }
-
-    /// A service's servers, newest first.
-    #[derive(Clone, Default)]
-    struct List(Vec<Server>);
-
-    /// A service.
-    #[derive(Clone, Default)]
-    struct Site {
-        servers: List,
-    }
-
-    impl Reals for List {
-        fn len(&self) -> usize {
-            self.0.len()
-        }
-        fn weight(&self, index: usize) -> i32 {
-            self.0[index].weight
-        }
-        fn active(&self, _: usize) -> u32 {
-            0
-        }
-        fn total(&self, _: usize) -> u32 {
-            0
-        }
-        fn is_overloaded(&self, index: usize) -> bool {
-            self.0[index].overloaded
-        }
-        fn address(&self, index: usize) -> ([u8; 16], u16) {
-            let mut address = MAPPED;
-            address[12..].copy_from_slice(&[192, 168, 0, self.0[index].id as u8]);
-            (address, 80)
-        }
-    }
-
-    impl Site {
-        fn new(servers: &[(char, i32)]) -> Site {
-            let mut site = Site::default();
-            servers.iter().for_each(|&(id, weight)| site.add(id, weight));
-            site
-        }
-
-        fn at(&self, id: char) -> usize {
-            self.servers.0.iter().position(|server| server.id == id).unwrap()
-        }
-
-        fn add(&mut self, id: char, weight: i32) {
-            self.servers.0.insert(0, Server { id, weight, overloaded: false });
-        }
-
-        fn remove(&mut self, id: char) {
-            let index = self.at(id);
-            self.servers.0.remove(index);
-        }
-
-        fn edit(&mut self, id: char, weight: i32) {
-            let index = self.at(id);
-            self.servers.0[index].weight = weight;
-        }
-
-        fn pick(&self, client: u32) -> Option<char> {
-            let index = Rendezvous.pick(&request(client, 40_000), &self.servers)?;
-            Some(self.servers.0[index].id)
-        }
-
-        fn picks(&self) -> Vec<char> {
-            (0..CLIENTS).map(|client| self.pick(client).unwrap()).collect()
-        }
-    }
-
     const CLIENTS: u32 = 60_000;
 
-    /// What an IPv4 address begins with.
-    const MAPPED: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 0, 0];
-
-    /// A client of 10.0.0.0/8.
-    fn request(client: u32, client_port: u16) -> Request {
-        let mut address = MAPPED;
-        address[12..].copy_from_slice(&(0x0a00_0000 + client).to_be_bytes());
-        Request { client: address, client_port, ..Request::default() }
-    }
-
-    fn share(picks: &[char], id: char) -> usize {
-        picks.iter().filter(|&&picked| picked == id).count()
+    fn bench(servers: &[(char, i32)]) -> Bench<Rendezvous> {
+        Bench::new(servers)
     }
 
     /// Neighbouring addresses are the common case; their shares must follow the weights.
     #[test]
     fn shares_follow_the_weights() {
-        let picks = Site::new(&[('A', 1), ('B', 2), ('C', 3)]).picks();
+        let picks = bench(&[('A', 1), ('B', 2), ('C', 3)]).clients(CLIENTS);
         for (id, expected) in [('A', 10_000), ('B', 20_000), ('C', 30_000)] {
             let got = share(&picks, id);
-            assert!((expected - 600..=expected + 600).contains(&got), "{}: {}", id, got);
+            assert!((expected - 600..=expected + 600).contains(&got), "{id}: {got}");
         }
     }
 
     /// The promise of the scheduler: who was not with the server that goes stays where he is.
     #[test]
     fn a_removed_server_moves_its_own_clients_only() {
-        let mut site = Site::new(&[('A', 1), ('B', 2), ('C', 3), ('D', 1)]);
-        let before = site.picks();
-        site.remove('B');
-        let after = site.picks();
-        assert!(before.iter().zip(&after).all(|(old, new)| old == new || *old == 'B'));
+        let mut bench = bench(&[('A', 1), ('B', 2), ('C', 3), ('D', 1)]);
+        let before = bench.clients(CLIENTS);
+        bench.remove('B');
+        let after = bench.clients(CLIENTS);
+        assert!(before.iter().zip(&after).all(|(old, new)| old == new || *old == Some('B')));
         assert!(['A', 'C', 'D'].iter().all(|&id| share(&after, id) > share(&before, id)), "all get a part of B's");
     }
 
     /// A server that was restarted gets exactly its clients back, wherever in the list it is now.
     #[test]
     fn a_returning_server_gets_its_clients_back() {
-        let mut site = Site::new(&[('A', 1), ('B', 2), ('C', 3)]);
-        let before = site.picks();
-        site.remove('A');
-        site.add('A', 1);
-        assert_eq!(site.at('A'), 0);
-        assert_eq!(site.picks(), before);
+        let mut bench = bench(&[('A', 1), ('B', 2), ('C', 3)]);
+        let before = bench.clients(CLIENTS);
+        bench.remove('A');
+        bench.add('A', 1);
+        assert_eq!(bench.servers.at('A'), 0);
+        assert_eq!(bench.clients(CLIENTS), before);
     }
 
     /// A new server takes from the others and moves nobody between them.
     #[test]
     fn an_added_server_only_takes() {
-        let mut site = Site::new(&[('A', 1), ('B', 1)]);
-        let before = site.picks();
-        site.add('C', 1);
-        let after = site.picks();
-        assert!(before.iter().zip(&after).all(|(old, new)| old == new || *new == 'C'));
+        let mut bench = bench(&[('A', 1), ('B', 1)]);
+        let before = bench.clients(CLIENTS);
+        bench.add('C', 1);
+        let after = bench.clients(CLIENTS);
+        assert!(before.iter().zip(&after).all(|(old, new)| old == new || *new == Some('C')));
     }
 
     /// More weight takes clients from others and loses none; less weight the reverse.
     #[test]
     fn a_weight_moves_clients_in_one_direction() {
-        let mut site = Site::new(&[('A', 2), ('B', 2), ('C', 2)]);
-        let before = site.picks();
-        site.edit('B', 3);
-        let after = site.picks();
-        assert!(before.iter().zip(&after).all(|(old, new)| old == new || *new == 'B'));
+        let mut bench = bench(&[('A', 2), ('B', 2), ('C', 2)]);
+        let before = bench.clients(CLIENTS);
+        bench.edit('B', 3);
+        let after = bench.clients(CLIENTS);
+        assert!(before.iter().zip(&after).all(|(old, new)| old == new || *new == Some('B')));
         assert!(share(&after, 'B') > share(&before, 'B'));
-        site.edit('B', 2);
-        assert_eq!(site.picks(), before);
+        bench.edit('B', 2);
+        assert_eq!(bench.clients(CLIENTS), before);
     }
 
     /// Quiesced and overloaded servers get nothing new, and their clients find the same server as if it were gone.
     #[test]
     fn unusable_servers_are_passed_over() {
-        let mut site = Site::new(&[('A', 1), ('B', 1), ('C', 1)]);
-        let mut without = site.clone();
+        let mut bench = bench(&[('A', 1), ('B', 1), ('C', 1)]);
+        let mut without = bench.clone();
         without.remove('B');
-        site.edit('B', 0);
-        assert_eq!(site.picks(), without.picks());
-        site.edit('B', 1);
-        let index = site.at('B');
-        site.servers.0[index].overloaded = true;
-        assert_eq!(site.picks(), without.picks());
-        site.servers.0.iter_mut().for_each(|server| server.overloaded = true);
-        assert_eq!(site.pick(1), None);
-        assert_eq!(Site::default().pick(1), None);
+        bench.edit('B', 0);
+        assert_eq!(bench.clients(CLIENTS), without.clients(CLIENTS));
+        bench.edit('B', 1);
+        bench.overload('B', true);
+        assert_eq!(bench.clients(CLIENTS), without.clients(CLIENTS));
+        ['A', 'C'].iter().for_each(|&name| bench.overload(name, true));
+        assert_eq!(bench.ask(), None);
+        assert_eq!(Bench::<Rendezvous>::new(&[]).ask(), None);
     }
 
-    /// The next connection of a client comes from another port and must find the same server.
+    /// The next connection of a client comes from another port and must find the same server, unless told otherwise.
     #[test]
-    fn the_port_does_not_count() {
-        let site = Site::new(&[('A', 1), ('B', 1), ('C', 1)]);
-        for client in 0..100 {
-            let picks: Vec<_> = (1..100).map(|port| Rendezvous.pick(&request(client, port), &site.servers)).collect();
-            assert!(picks.iter().all(|pick| *pick == picks[0]));
-        }
+    fn the_port_counts_if_told() {
+        let mut by_client = bench(&[('A', 1), ('B', 1), ('C', 1)]);
+        let first = by_client.from(7, 1).ask();
+        assert!((1..1000).all(|port| by_client.from(7, port).ask() == first));
+        let servers = [('A', 1), ('B', 1), ('C', 1)];
+        let mut by_connection = Bench::<Rendezvous>::with("key=connection\n", &servers).unwrap();
+        let picks: Vec<_> = (0..3000).map(|port| by_connection.from(7, port).ask()).collect();
+        assert!(['A', 'B', 'C'].iter().all(|&name| (850..1150).contains(&share(&picks, name))));
     }
 
     /// Two directors whose operators added the servers in another order must agree.
     #[test]
     fn the_order_does_not_count() {
-        let one = Site::new(&[('A', 1), ('B', 2), ('C', 3)]);
-        let other = Site::new(&[('C', 3), ('A', 1), ('B', 2)]);
-        assert_eq!(one.picks(), other.picks());
-    }
-
-    /// Two servers on one machine are two servers.
-    #[test]
-    fn the_servers_port_counts() {
-        struct Twins;
-        impl Reals for Twins {
-            fn len(&self) -> usize {
-                2
-            }
-            fn weight(&self, _: usize) -> i32 {
-                1
-            }
-            fn active(&self, _: usize) -> u32 {
-                0
-            }
-            fn total(&self, _: usize) -> u32 {
-                0
-            }
-            fn is_overloaded(&self, _: usize) -> bool {
-                false
-            }
-            fn address(&self, index: usize) -> ([u8; 16], u16) {
-                (MAPPED, 8080 + index as u16)
-            }
-        }
-        let first = (0..CLIENTS).filter(|&client| Rendezvous.pick(&request(client, 1), &Twins) == Some(0)).count();
-        assert!((29_000..=31_000).contains(&first), "{}", first);
+        let mut one = bench(&[('A', 1), ('B', 2), ('C', 3)]);
+        let mut other = bench(&[('C', 3), ('A', 1), ('B', 2)]);
+        assert_eq!(one.clients(CLIENTS), other.clients(CLIENTS));
     }
 
     /// The largest weights must not overflow the comparison.
     #[test]
     fn the_largest_weights_compare() {
-        let site = Site::new(&[('A', i32::MAX), ('B', i32::MAX), ('C', 1)]);
-        let picks = site.picks();
+        let picks = bench(&[('A', i32::MAX), ('B', i32::MAX), ('C', 1)]).clients(CLIENTS);
         assert!(share(&picks, 'A').abs_diff(share(&picks, 'B')) < 1200);
         assert!(share(&picks, 'C') < 3);
     }
 
-    /// Logarithms: exact for powers of two, falling, never 0, and 31 bits long at most.
+    /// A misspelt option must not be taken for the default.
     #[test]
-    fn logarithms() {
-        for power in 0..64 {
-            assert_eq!(minus_log2(1 << power), (64 - power) << FRACTION);
-        }
-        assert_eq!(minus_log2(0), 64 << FRACTION);
-        assert!(minus_log2(u64::MAX) > 0);
-        let three_quarters = minus_log2(3 << 62) as f64 / f64::from(1 << FRACTION);
-        assert!((three_quarters - 0.415_037_5).abs() < 1e-6, "{}", three_quarters);
-        let samples = [1, 2, 3, 1 << 20, 5 << 40, 1 << 63, u64::MAX];
-        assert!(samples.windows(2).all(|pair| minus_log2(pair[0]) >= minus_log2(pair[1])));
+    fn wrong_options_are_refused() {
+        assert_eq!(Bench::<Rendezvous>::with("key=port\n", &[]).err(), Some("`key` is client or connection"));
+        assert_eq!(Bench::<Rendezvous>::with("kee=client\n", &[]).err(), Some("the only option is `key`"));
     }
 }
