@@ -3,8 +3,19 @@
 //! It is written from `sdk/ABI.md` and shares no code with the real host, so that a mistake that host and SDK have in
 //! common shows here. Invariant: it writes only where the specification says, between two calls.
 
+use std::collections::BTreeMap;
+use std::sync::{LazyLock, Mutex, PoisonError};
+
 use wasmtime::{Config, Engine, Instance, Linker, Memory, Module, Store, TypedFunc};
 use xvs_sdk::abi::{Flow, Row};
+
+/// A module, compiled once in this process: in a debug build that is what takes the time.
+fn compiled(bytes: &[u8]) -> Module {
+    static ENGINE: LazyLock<Engine> = LazyLock::new(|| Engine::new(Config::new().consume_fuel(true)).unwrap());
+    static MODULES: Mutex<BTreeMap<Vec<u8>, Module>> = Mutex::new(BTreeMap::new());
+    let mut modules = MODULES.lock().unwrap_or_else(PoisonError::into_inner);
+    modules.entry(bytes.to_vec()).or_insert_with(|| Module::new(&ENGINE, bytes).unwrap()).clone()
+}
 
 /// What the imports tell, and what they were told.
 #[derive(Default)]
@@ -38,11 +49,10 @@ impl Plain {
 
     /// An instance of a module.
     pub(crate) fn of(bytes: &[u8]) -> Plain {
-        let engine = Engine::new(Config::new().consume_fuel(true)).unwrap();
-        let module = Module::new(&engine, bytes).unwrap();
-        let mut store = Store::new(&engine, Lent::default());
+        let module = compiled(bytes);
+        let mut store = Store::new(module.engine(), Lent::default());
         store.set_fuel(10_000_000).unwrap();
-        let mut linker = Linker::<Lent>::new(&engine);
+        let mut linker = Linker::<Lent>::new(module.engine());
         linker.func_wrap("xvs", "now", |caller: wasmtime::Caller<'_, Lent>| caller.data().now).unwrap();
         linker.func_wrap("xvs", "random", |caller: wasmtime::Caller<'_, Lent>| caller.data().random).unwrap();
         let log = |mut caller: wasmtime::Caller<'_, Lent>, at: i32, len: i32| {
