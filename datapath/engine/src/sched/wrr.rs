@@ -38,6 +38,18 @@ impl WeightedRoundRobin {
         self.top = weights().max().map_or(0, |largest| largest - (self.step - 1));
         self.cursor = None;
     }
+
+    /// Goes down to a level that a server reaches, or to the lowest one: as the passes would that find nothing. (There
+    /// may be tens of thousands of them below the level of a heavy server at its threshold.)
+    fn descend<R: Reals + ?Sized>(&mut self, reals: &R) {
+        let open = (0..reals.len()).filter(|&index| !reals.is_overloaded(index));
+        let highest = open.map(|index| i64::from(reals.weight(index))).max().unwrap_or(0);
+        if self.level > highest {
+            let lowest = (self.level - 1) / self.step;
+            let needed = (self.level - highest + self.step - 1) / self.step;
+            self.level -= needed.min(lowest) * self.step;
+        }
+    }
 }
 
 impl Scheduler for WeightedRoundRobin {
@@ -78,6 +90,7 @@ impl Scheduler for WeightedRoundRobin {
                 }
                 restarted = true;
             }
+            self.descend(reals);
             last_pass = self.level <= self.step;
             if last_pass && restarted {
                 stop = start;
@@ -157,5 +170,39 @@ mod tests {
         assert_eq!(picks(&mut all, 2), "BB");
         let mut zero = bench([0, 0, 0]);
         assert_eq!(picks(&mut zero, 2), "--");
+    }
+
+    /// A heavy server at its threshold costs a pick a few passes over the list, not one for each of its levels.
+    #[test]
+    fn levels_that_nobody_reaches_are_stepped_over() {
+        use std::cell::Cell;
+
+        struct Counting<'a>(&'a Cell<u32>);
+        impl Reals for Counting<'_> {
+            fn len(&self) -> usize {
+                2
+            }
+            fn weight(&self, index: usize) -> i32 {
+                self.0.set(self.0.get() + 1);
+                [65_535, 2][index]
+            }
+            fn active(&self, _: usize) -> u32 {
+                0
+            }
+            fn total(&self, _: usize) -> u32 {
+                0
+            }
+            fn is_overloaded(&self, index: usize) -> bool {
+                index == 0
+            }
+        }
+        let looks = Cell::new(0);
+        let mut scheduler = WeightedRoundRobin::default();
+        scheduler.reals_changed(&Counting(&looks), Change::All);
+        for _ in 0..100 {
+            looks.set(0);
+            assert_eq!(scheduler.pick(&Request::default(), &Counting(&looks)), Some(1));
+            assert!(looks.get() < 20, "{}", looks.get());
+        }
     }
 }
