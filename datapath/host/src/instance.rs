@@ -34,6 +34,7 @@ pub struct Instance {
     generation: u32,
     fuel: u64,
     fuel_setup: u64,
+    fuel_most: u64,
     dead: Option<&'static str>,
 }
 
@@ -126,6 +127,7 @@ impl Instance {
             generation: 0,
             fuel: 0,
             fuel_setup: limits.fuel_setup,
+            fuel_most: limits.fuel_most,
             dead: None,
         };
         instance.store.data_mut().may_grow = false;
@@ -234,7 +236,8 @@ impl Instance {
     /// It failed.
     pub fn changed(&mut self, kind: i32, index: i32, fuel: u64) -> Result<bool, Fault> {
         let Some(changed) = self.changed.clone() else { return Ok(false) };
-        self.store.data_mut().may_grow = true;
+        // With no more fuel than a pick has, a worker may wait for it: then no page is asked of the kernel either.
+        self.store.data_mut().may_grow = fuel > self.fuel_most;
         let wants = self.call(&changed, (kind, index), fuel)?;
         self.grown();
         Ok(wants == abi::CHANGED_REBUILD)

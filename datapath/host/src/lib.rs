@@ -19,6 +19,7 @@
 //! Unsafe code stands in `memory` alone. Not here: what happens to a packet whose plugin failed (`xvs-engine` and the
 //! posts beside its services).
 
+pub mod check;
 pub mod fault;
 mod guards;
 pub mod host;

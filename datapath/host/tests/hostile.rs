@@ -45,7 +45,7 @@ fn every_fault_of_a_pick_has_its_name() {
         assert_eq!(fault.reason(), reason, "{schedule}: {fault}");
         assert!(Fault::REASONS.contains(&reason) && fault.kills());
         assert_eq!(instance.pick(&Flow::default(), 1000), Err(Fault::Dead { reason }), "{schedule}");
-        assert_eq!(instance.save(), Ok(None));
+        assert_eq!(instance.save(host.limits().fuel_most), Ok(None));
         assert_eq!(instance.dead(), Some(reason));
     }
 }
@@ -98,7 +98,7 @@ fn spinning_elsewhere_ends() {
     assert_eq!(instance(&module, 1).changed(0, 0, 5000), Err(Fault::Budget));
     assert_eq!(instance(&module, 1).on_health(0, 5000), Err(Fault::Budget));
     assert_eq!(instance(&module, 1).on_conn(0, 1, 5000), Err(Fault::Budget));
-    assert_eq!(instance(&module, 1).save(), Err(Fault::Budget));
+    assert_eq!(instance(&module, 1).save(host.limits().fuel_most), Err(Fault::Budget));
     assert_eq!(instance(&module, 1).restore(b"state"), Err(Fault::Budget));
     let lie = plugin(
         r#"(func (export "xvs_state") (result i32) i32.const 4096)
@@ -107,7 +107,7 @@ fn spinning_elsewhere_ends() {
         "i32.const 0",
     );
     let module = load(&host, &lie, Grants::default()).unwrap();
-    assert_eq!(instance(&module, 1).save().unwrap_err().reason(), "layout");
+    assert_eq!(instance(&module, 1).save(host.limits().fuel_most).unwrap_err().reason(), "layout");
     assert_eq!(instance(&module, 1).restore(b"state"), Ok(false));
 }
 
@@ -357,7 +357,7 @@ fn live(module: &xvs_host::Module) -> Result<(), Fault> {
     for _ in 0..3 {
         instance.pick(&Flow::default(), module.budget(4))?;
     }
-    if let Some(state) = instance.save()? {
+    if let Some(state) = instance.save(module.limits().fuel_most)? {
         instance.restore(&state)?;
     }
     Ok(())
