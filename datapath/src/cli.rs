@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::control::protocol::{Assignment, Family, MarkRule, Ports, Prefix, Protocol, ServiceId};
 use crate::ipvsadm::proc::File;
+use crate::plugin::Plugin;
 
 /// A layer-4 load balancer: Linux Virtual Server's work, on AF_XDP.
 ///
@@ -69,7 +70,7 @@ pub enum Command {
     },
     /// Run a capture through the engine, without root or a NIC.
     Replay(Replay),
-    /// Write schedulers of your own, as WebAssembly.
+    /// For authors of schedulers: begin a crate, check and measure a module, without a director.
     #[command(subcommand)]
     Plugin(Plugin),
 }
@@ -255,19 +256,6 @@ impl From<Rule> for MarkRule {
         let Rule { mark, to: destination, protocol, ports, from: source } = rule;
         MarkRule { mark, destination, source, protocol, ports }
     }
-}
-
-/// `xvs plugin`
-#[derive(Debug, Subcommand)]
-pub enum Plugin {
-    /// Make a crate with a scheduler that works, to begin from; needs nothing but a Rust compiler.
-    New {
-        /// Its name, as in least-loaded.
-        name: String,
-        /// The directory in which its folder is made.
-        #[arg(long, value_name = "DIRECTORY", default_value = ".")]
-        dir: PathBuf,
-    },
 }
 
 /// `xvs replay`

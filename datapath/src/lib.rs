@@ -4,7 +4,7 @@
 //! people want: AF_XDP sockets, threads, the kernel's routes and neighbours, the configuration, the control socket.
 //!
 //! ```text
-//! control::protocol < config < kernel, xsk < control < rehearsal < replay, run < render, ipvsadm, cli < main
+//! control::protocol < config < kernel, xsk < control < rehearsal < replay, run < plugin < render, ipvsadm, cli < main
 //! ```
 
 pub mod cli;

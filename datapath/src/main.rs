@@ -8,13 +8,13 @@ use clap::Parser;
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
-use xvs::cli::{Cli, Command, Log, Mark, Plugin, Sysctl, Timeouts};
+use xvs::cli::{Cli, Command, Log, Mark, Sysctl, Timeouts};
 use xvs::config::Desired;
 use xvs::control::book::check_room;
 use xvs::control::client::{self, Client, ClientError};
 use xvs::control::protocol::{Action, Answer, Standing};
 use xvs::ipvsadm::proc::File;
-use xvs::plugin::{self, new::NewError};
+use xvs::plugin::{self, Plugin, PluginError};
 use xvs::{render, replay, run};
 use xvs_engine::sched::Builtin;
 
@@ -128,14 +128,15 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
                 .map_err(|error| Failure { code: error.exit_code(), message: error.to_string() })?;
             print(&summary)
         }
-        Command::Plugin(Plugin::New { name, dir }) => {
-            let root = plugin::new::new(&name, &dir).map_err(|error| {
-                let code = if matches!(error, NewError::Name { .. }) { USAGE } else { REFUSED };
-                Failure { code, message: error.to_string() }
-            })?;
-            print(&plugin::new::next_steps(&name, &root))
-        }
+        Command::Plugin(command) => plugin(&command),
     }
+}
+
+fn plugin(command: &Plugin) -> Result<(), Failure> {
+    let failed = |error: PluginError| Failure { code: error.exit_code(), message: error.to_string() };
+    let outcome = plugin::run(command).map_err(failed)?;
+    print(&outcome.text)?;
+    outcome.error.map_or(Ok(()), |error| Err(failed(error)))
 }
 
 fn failure(error: run::RunError) -> Failure {

@@ -30,13 +30,14 @@ pub struct Smoke {
     pub answers: Answers,
 }
 
-/// A smoke test may last so long.
-const SMOKE: Duration = Duration::from_millis(20);
-/// And has no more picks.
-const SMOKE_PICKS: usize = 2_000;
+/// Each scene of a smoke test may last so long.
+const SCENE: Duration = Duration::from_millis(3);
+/// It has no more picks than these, and no less, however slow they are.
+const SCENE_MOST: usize = 300;
+const SCENE_LEAST: usize = 16;
 
-/// Asks a module among so many servers, with these options: may it serve? Takes 20 ms at most, besides the time for its
-/// options and its list.
+/// Asks a module among so many servers, with these options: may it serve? Takes about 20 ms at most, besides the time for
+/// its options and its list.
 ///
 /// # Errors
 /// It has no room for them, refuses the options, fails, exceeds its budget, or answers with servers that are not there.
@@ -45,16 +46,18 @@ pub fn smoke(module: &Module, rows: usize, options: &str) -> Result<Smoke, Rejec
     let servers = rows.max(4).min(rows.max(module.capacity()));
     let budget = module.budget(servers);
     let mut smoke = Smoke { servers, budget, ..Smoke::default() };
-    let begin = Instant::now();
     for (seed, scene) in (1..).zip(SCENES) {
         let trial = Trial::begin(module, servers, options, scene, seed);
         let mut trial = trial.map_err(|fault| Rejected::because(fault.to_string()))?;
-        for _ in 0..SMOKE_PICKS / SCENES.len() {
-            if begin.elapsed() > SMOKE {
+        let begin = Instant::now();
+        for number in 0..SCENE_MOST {
+            if number >= SCENE_LEAST && begin.elapsed() > SCENE {
                 break;
             }
             let answer = trial.pick(budget).map_err(|fault| {
-                Rejected::because(format!("asked among {servers} servers ({scene}), with {budget} units of fuel, {fault}"))
+                Rejected::because(format!(
+                    "asked among {servers} servers ({scene}), with {budget} units of fuel, {fault}"
+                ))
             })?;
             smoke.worst_fuel = smoke.worst_fuel.max(trial.fuel_used());
             if let Some(problem) = smoke.answers.add(answer, &trial) {

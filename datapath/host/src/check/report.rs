@@ -25,39 +25,44 @@ pub struct Answers {
     pub picks: u64,
     /// A server that takes new connections.
     pub good: u64,
-    /// A server that takes none: the director's own scheduler serves then.
+    /// A server that takes none: a misdeed.
     pub unusable: u64,
-    /// Nobody, although it may not say so and a server takes new connections: as above.
+    /// Nobody, although it may not say so and a server takes new connections: a misdeed.
     pub denied: u64,
     /// Nobody, rightly.
     pub nobody: u64,
     /// That the director's own scheduler shall choose.
     pub fallback: u64,
-    /// A server that is not there: a fault.
+    /// A server that is not there: a misdeed.
     pub out_of_range: u64,
 }
 
 impl Answers {
-    /// Counts an answer; what is wrong with it, if it is a fault.
+    /// Counts an answer; what is wrong with it, if a director holds it against the plugin.
     pub(crate) fn add(&mut self, answer: i32, trial: &Trial) -> Option<String> {
         self.picks += 1;
-        match usize::try_from(answer) {
-            Ok(index) if trial.is_usable(index) => self.good += 1,
-            Ok(index) if index < trial.rows.len() => self.unusable += 1,
-            Err(_) if answer == NOBODY && !trial.may_deny && trial.has_usable() => self.denied += 1,
-            Err(_) if answer == NOBODY => self.nobody += 1,
-            Err(_) if answer == FALLBACK => self.fallback += 1,
-            _ => {
-                self.out_of_range += 1;
-                let (servers, scene) = (trial.rows.len(), trial.scene);
-                return Some(format!(
-                    "asked among {servers} servers ({scene}), it answers {answer}; right are 0 to {}, {NOBODY} and \
-                     {FALLBACK}",
-                    servers.saturating_sub(1)
-                ));
+        let last = trial.rows.len().saturating_sub(1);
+        let (count, wrong) = match usize::try_from(answer) {
+            Ok(index) if trial.is_usable(index) => (&mut self.good, None),
+            Ok(index) if index < trial.rows.len() => {
+                (&mut self.unusable, Some("a server that takes no new connection: look for ROW_USABLE".to_owned()))
             }
-        }
-        None
+            Err(_) if answer == NOBODY && !trial.may_deny && trial.has_usable() => (
+                &mut self.denied,
+                Some("nobody, although a server is usable: say NEEDS_DENY if that is meant".to_owned()),
+            ),
+            Err(_) if answer == NOBODY => (&mut self.nobody, None),
+            Err(_) if answer == FALLBACK => (&mut self.fallback, None),
+            _ => (&mut self.out_of_range, Some(format!("nonsense: right are 0 to {last}, {NOBODY} and {FALLBACK}"))),
+        };
+        *count += 1;
+        let (servers, scene) = (trial.rows.len(), trial.scene);
+        wrong.map(|wrong| format!("asked among {servers} servers ({scene}), it answers {answer}, {wrong}"))
+    }
+
+    /// Answers that a director holds against the plugin.
+    pub fn wrong(&self) -> u64 {
+        self.unusable + self.denied + self.out_of_range
     }
 }
 
@@ -176,7 +181,8 @@ impl Report {
         if self.costs.iter().any(|cost| !cost.fits && cost.required) {
             return;
         }
-        let (mut fits, mut over) = (self.costs.iter().filter(|cost| cost.fits).map(|cost| cost.servers).max().unwrap_or(0), over.servers);
+        let (mut fits, mut over) =
+            (self.costs.iter().filter(|cost| cost.fits).map(|cost| cost.servers).max().unwrap_or(0), over.servers);
         while over - fits > 1 {
             let middle = fits.midpoint(over);
             if self.cost(module, options, middle, false).fits { fits = middle } else { over = middle }
@@ -195,9 +201,8 @@ impl Report {
                 cost.fits = false;
                 cost.fault = Some(fault.to_string());
                 if required {
-                    self.problems.push(format!(
-                        "asked among {servers} servers ({scene}), with {budget} units of fuel, {fault}"
-                    ));
+                    self.problems
+                        .push(format!("asked among {servers} servers ({scene}), with {budget} units of fuel, {fault}"));
                 }
                 break;
             }
@@ -223,9 +228,9 @@ impl Report {
             let answer = trial.pick(cost.budget)?;
             cost.worst_fuel = cost.worst_fuel.max(Some(trial.fuel_used()));
             let problem = self.answers.add(answer, &trial);
-            // One of each kind is enough to read.
+            // One is enough to read.
             if let Some(problem) = problem
-                && self.answers.out_of_range == 1
+                && self.answers.wrong() == 1
             {
                 self.problems.push(problem);
             }
@@ -273,17 +278,12 @@ impl Report {
             );
         }
         if self.state_goes_on == Some(false) {
-            self.notes.push("after its state was handed over, the new instance picks otherwise than the old one".into());
+            self.notes
+                .push("after its state was handed over, the new instance picks otherwise than the old one".into());
         }
-        let Answers { picks, unusable, denied, fallback, .. } = self.answers;
-        for (count, what) in [
-            (unusable, "it chose a server that takes no new connection; skip rows without ROW_USABLE"),
-            (denied, "it chose nobody although a server was usable; say NEEDS_DENY if that is meant"),
-            (fallback, "it left the choice to the director's own scheduler"),
-        ] {
-            if count > 0 {
-                self.notes.push(format!("{count} times of {picks} {what}"));
-            }
+        let Answers { picks, fallback, .. } = self.answers;
+        if fallback > 0 {
+            self.notes.push(format!("{fallback} times of {picks} it left the choice to the director's own scheduler"));
         }
         if self.offers.configure && !self.offers.config {
             self.notes.push("it exports xvs_configure and has no buffer for options".into());
