@@ -15,7 +15,7 @@ impl Chance {
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -24,7 +24,7 @@ impl Chance {
 
     /// A number below this one, which is not 0.
     pub fn below(&mut self, end: u32) -> u32 {
-        ((self.next() >> 32) * u64::from(end) >> 32) as u32
+        (((self.draw() >> 32) * u64::from(end)) >> 32) as u32
     }
 
     /// The flow of a new connection.
@@ -32,7 +32,7 @@ impl Chance {
         let mut flow = Flow {
             virtual_address: mapped([192, 0, 2, 10]),
             client: mapped(self.below(1 << 24).to_be_bytes()),
-            hash: self.next(),
+            hash: self.draw(),
             client_port: 1024 + self.below(64_000) as u16,
             virtual_port: 80,
             protocol: 6,
