@@ -73,6 +73,8 @@ pub enum Command {
     /// For authors of schedulers: begin a crate, check and measure a module, without a director.
     #[command(subcommand)]
     Plugin(Plugin),
+    /// Run new connections through schedulers in virtual time, and report what each makes of them.
+    Simulate(Simulate),
 }
 
 /// `xvs run`
@@ -273,6 +275,46 @@ pub struct Replay {
     /// Where to write a JSON line for each frame: verdict, reason, server.
     #[arg(long, value_name = "FILE")]
     pub verdicts: Option<PathBuf>,
+}
+
+/// `xvs simulate`
+///
+/// Needs no director, no root and no NIC. The same inputs and seed give the same result, but for measured costs.
+#[derive(Debug, Default, Args)]
+pub struct Simulate {
+    /// A scheduler: its name, or LABEL=NAME; may be given several times [default: the configuration's].
+    #[arg(long, value_name = "NAME")]
+    pub scheduler: Vec<String>,
+    /// Take connections from a capture (pcap or pcapng).
+    #[arg(long, value_name = "FILE", conflicts_with = "synthetic")]
+    pub trace: Option<PathBuf>,
+    /// Make connections by a formula, as in rate=2000,seconds=60,clients=5000,zipf=1.1,duration=exp:8s.
+    #[arg(long, value_name = "SPEC")]
+    pub synthetic: Option<String>,
+    /// The servers: how many, or as in 10.0.0.1:80=3,10.0.0.2:80/speed=0.5 (=3 is a weight).
+    #[arg(long, value_name = "SPEC")]
+    pub servers: Option<String>,
+    /// Take the servers from a service of a configuration file.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The service, as in 192.0.2.10:80 or udp:192.0.2.10:53 [default: the capture's busiest, the only one of a file].
+    #[arg(long, value_name = "VIP:PORT")]
+    pub service: Option<String>,
+    /// What happens to servers: lines TIME down|up|weight|add|remove|threshold|speed SERVER [VALUE].
+    #[arg(long, value_name = "FILE")]
+    pub events: Option<PathBuf>,
+    /// An option of a scheduler, as in mh:flags=mh-port+mh-fallback; may be given several times.
+    #[arg(long, value_name = "NAME:OPTION=VALUE")]
+    pub options: Vec<String>,
+    /// Seed of the formula.
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    pub seed: u64,
+    /// Where to write the report, an HTML file that needs no other.
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+    /// Where to write the numbers.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
 }
 
 fn protocol(text: &str) -> Result<Protocol, String> {

@@ -4,7 +4,8 @@
 //! people want: AF_XDP sockets, threads, the kernel's routes and neighbours, the configuration, the control socket.
 //!
 //! ```text
-//! control::protocol < config < kernel, xsk < control < rehearsal < replay, run < plugin < render, ipvsadm, cli < main
+//! control::protocol < config < kernel, xsk < control < rehearsal < replay, run, plugin, simulate < render, ipvsadm, cli
+//!     < main
 //! ```
 
 pub mod cli;
@@ -17,4 +18,5 @@ pub mod rehearsal;
 pub mod render;
 pub mod replay;
 pub mod run;
+pub mod simulate;
 pub mod xsk;

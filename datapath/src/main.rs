@@ -15,7 +15,7 @@ use xvs::control::client::{self, Client, ClientError};
 use xvs::control::protocol::{Action, Answer, Standing};
 use xvs::ipvsadm::proc::File;
 use xvs::plugin::{self, Plugin, PluginError};
-use xvs::{render, replay, run};
+use xvs::{render, replay, run, simulate};
 use xvs_engine::sched::Builtin;
 
 /// A message for people and an exit code.
@@ -129,6 +129,11 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             print(&summary)
         }
         Command::Plugin(command) => plugin(&command),
+        Command::Simulate(options) => {
+            let summary = simulate::simulate(&options)
+                .map_err(|error| Failure { code: error.exit_code(), message: error.to_string() })?;
+            print(&summary)
+        }
     }
 }
 

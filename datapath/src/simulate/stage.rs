@@ -1,0 +1,211 @@
+//! One scheduler's service, its servers and their numbers of connections, driven by hand.
+//!
+//! It does what a worker does for a new connection and nothing else: takes the service's turn, picks, binds; later the
+//! connection becomes inactive and is unbound. The engine's own [`Arena`] and [`Service`] keep the list, the weights,
+//! the thresholds and the lock. Changes of the list go the same way as an operator's.
+//!
+//! Invariant: what was opened is closed once, unless the server broke in between (its epoch tells). Not here: time.
+
+use xvs_engine::flow::{Flow, HashKey};
+use xvs_engine::real::{Arena, Generation, Method, RealId, Settings};
+use xvs_engine::service::{Policy, Service, ServiceKey};
+use xvs_sdk::Request;
+
+use super::contestant::Contestant;
+use super::event::{Change, Event};
+use super::lineup::Lineup;
+
+/// The key of flow hashes: fixed, so that a simulation repeats.
+const KEY: [u8; 32] = [0x78; 32];
+
+/// How a server stands.
+#[derive(Clone, Copy, Debug)]
+struct Standing {
+    /// In the list?
+    present: bool,
+    /// Has it failed?
+    down: bool,
+    /// The weight that the operator wants.
+    weight: i32,
+    upper: u32,
+    lower: u32,
+    speed: f64,
+    capacity: u32,
+    /// How often it broke.
+    epoch: u32,
+}
+
+/// A scheduler with its servers.
+#[derive(Debug)]
+pub(super) struct Stage<'a> {
+    lineup: &'a Lineup,
+    contestant: &'a Contestant,
+    arena: Arena,
+    service: Service,
+    standing: Vec<Standing>,
+    key: HashKey,
+}
+
+impl<'a> Stage<'a> {
+    /// The servers as the lineup has them at the beginning.
+    pub(super) fn new(contestant: &'a Contestant, lineup: &'a Lineup, key: ServiceKey) -> Self {
+        let standing = lineup.servers().iter().map(|server| Standing {
+            present: server.present,
+            down: false,
+            weight: server.weight,
+            upper: server.upper,
+            lower: server.lower,
+            speed: server.speed,
+            capacity: server.capacity,
+            epoch: 0,
+        });
+        let mut stage = Self::empty(contestant, lineup, key, standing.collect());
+        for server in 0..stage.standing.len() {
+            if stage.standing[server].present {
+                stage.join(server);
+            }
+        }
+        stage
+    }
+
+    fn empty(contestant: &'a Contestant, lineup: &'a Lineup, key: ServiceKey, standing: Vec<Standing>) -> Self {
+        let policy = Policy { flags: contestant.flags(), ..Policy::default() };
+        let service = Service::new(0, key, contestant.scheduler(), policy);
+        let arena = Arena::new(standing.len(), Generation::New);
+        Stage { lineup, contestant, arena, service, standing, key: HashKey::from_bytes(KEY) }
+    }
+
+    /// Another director with the same list, weights and numbers of connections. Its scheduler is of the same kind and
+    /// just told of them, so nothing that is done to it is felt here.
+    pub(super) fn rehearse(&self) -> Stage<'a> {
+        let mut other = Self::empty(self.contestant, self.lineup, self.service.key, self.standing.clone());
+        for id in self.service.members().into_iter().rev() {
+            other.join(id.0 as usize);
+            let counts = self.arena.get(id).counts();
+            for number in 0..counts.total {
+                other.open(id.0 as usize, number < counts.active);
+            }
+        }
+        other
+    }
+
+    fn settings(&self, server: usize) -> Settings {
+        let Standing { down, weight, upper, lower, .. } = self.standing[server];
+        Settings {
+            endpoint: self.lineup.servers()[server].address.into(),
+            method: Method::Dr,
+            tunnel: Default::default(),
+            weight: if down { 0 } else { weight },
+            upper,
+            lower,
+        }
+    }
+
+    /// Puts a server into the list, in front of all others.
+    fn join(&mut self, server: usize) {
+        let real = self.arena.get(id(server));
+        let settings = self.settings(server);
+        // A record that connections refer to is revived as it is, as the director does.
+        if real.is_idle() {
+            real.reset(&settings);
+        } else {
+            real.set(&settings);
+        }
+        real.set_added_weight(settings.weight);
+        self.standing[server].present = true;
+        self.service.add(&self.arena, id(server));
+    }
+
+    /// What the scheduler is asked for a flow, `now_ms` milliseconds after some start.
+    pub(super) fn request(&self, flow: &Flow, now_ms: u64) -> Request {
+        Request {
+            client: flow.src.address.octets16(),
+            virtual_address: flow.dst.address.octets16(),
+            client_port: flow.src.port,
+            virtual_port: flow.dst.port,
+            protocol: flow.protocol.0,
+            family: if flow.family() == xvs_engine::flow::Family::Inet { 4 } else { 6 },
+            hash: self.key.hash(flow).0,
+            now_ms,
+            ..Request::default()
+        }
+    }
+
+    /// Asks the scheduler; nothing is bound.
+    pub(super) fn pick(&self, request: &Request) -> Option<usize> {
+        self.service.turn().pick(&self.arena, request).map(|id| id.0 as usize)
+    }
+
+    /// A connection begins at a server.
+    pub(super) fn open(&self, server: usize, active: bool) {
+        let real = self.arena.get(id(server));
+        real.bind();
+        if active {
+            real.set_active(true);
+        }
+    }
+
+    /// A connection is inactive from now on.
+    pub(super) fn quiet(&self, server: usize) {
+        self.arena.get(id(server)).set_active(false);
+    }
+
+    /// A connection is forgotten.
+    pub(super) fn close(&self, server: usize, active: bool) {
+        self.arena.get(id(server)).unbind(active);
+    }
+
+    /// How often a server broke. A connection of an earlier epoch is gone.
+    pub(super) fn epoch(&self, server: usize) -> u32 {
+        self.standing[server].epoch
+    }
+
+    /// How many times as long a connection lasts that begins at this server now, of which `live` are alive there.
+    pub(super) fn stretch(&self, server: usize, live: u32) -> f64 {
+        let Standing { speed, capacity, .. } = self.standing[server];
+        let crowd = if capacity == 0 { 1.0 } else { (f64::from(live) / f64::from(capacity)).max(1.0) };
+        crowd / speed
+    }
+
+    /// The weight by which a server takes new connections: 0 if it takes none.
+    pub(super) fn weight(&self, server: usize) -> i32 {
+        let Standing { present, down, weight, .. } = self.standing[server];
+        if present && !down { weight } else { 0 }
+    }
+
+    /// An event happens.
+    pub(super) fn apply(&mut self, event: &Event) {
+        let server = event.server;
+        let standing = &mut self.standing[server];
+        match event.change {
+            Change::Down => standing.down = true,
+            Change::Up => standing.down = false,
+            Change::Weight(weight) => standing.weight = weight,
+            Change::Threshold(upper, lower) => (standing.upper, standing.lower) = (upper, lower),
+            // The scheduler hears nothing of that: it can only see it.
+            Change::Speed(speed) => return standing.speed = speed,
+            Change::Add(weight) => {
+                (standing.weight, standing.down) = (weight, false);
+                return self.join(server);
+            }
+            Change::Remove => {
+                standing.present = false;
+                return self.service.remove(&self.arena, id(server));
+            }
+        }
+        let settings = self.settings(server);
+        let real = self.arena.get(id(server));
+        self.service.change(&self.arena, id(server), || real.set(&settings));
+        if event.change == Change::Down {
+            self.standing[server].epoch += 1;
+            let counts = real.counts();
+            for number in 0..counts.total {
+                real.unbind(number < counts.active);
+            }
+        }
+    }
+}
+
+fn id(server: usize) -> RealId {
+    RealId(server as u32)
+}
