@@ -10,18 +10,22 @@ use std::time::Instant;
 
 use xvs_engine::flow::Protocol;
 use xvs_engine::service::ServiceKey;
+use xvs_host::Fault;
 
 use super::contestant::Contestant;
 use super::event::Event;
 use super::lineup::Lineup;
 use super::measure;
-use super::outcome::{Balance, Evenness, Measured, Outcome, Reaction, Series};
+use super::outcome::{Balance, Evenness, Measured, Outcome, Reaction, Record, Series};
 use super::probe;
 use super::stage::Stage;
 use super::workload::{Arrival, End, Memory, Workload};
 
 /// The director's clock at the beginning, in milliseconds: not 0, as in a director that runs.
 const START_MS: u64 = 1_000_000;
+/// How often a plugin is looked after, in microseconds, and after how many of those times rates are sampled.
+const TICK_US: u64 = 100_000;
+const TICKS: u64 = 20;
 /// The span after a moment in which clients are watched: this part of the whole time.
 const WATCHED: u64 = 10;
 
@@ -84,6 +88,10 @@ struct Course<'a> {
     span: usize,
     stretched: f64,
     watch: Option<Watch>,
+    /// When the plugin is looked after next; never without one.
+    tick_us: u64,
+    /// Connections by server when rates were sampled last.
+    sampled: Vec<u64>,
     outcome: Outcome,
 }
 
@@ -96,32 +104,36 @@ struct Watch {
 }
 
 /// Runs one scheduler.
-pub(super) fn run(plan: &Plan<'_>, contestant: &Contestant) -> (Outcome, Measured) {
+///
+/// # Errors
+/// It is a plugin, and refuses its options or its servers.
+pub(super) fn run(plan: &Plan<'_>, contestant: &Contestant) -> Result<(Outcome, Measured), Fault> {
     let begin = Instant::now();
-    let mut course = Course::new(plan, contestant);
+    let mut course = Course::new(plan, contestant)?;
     let mut moments = plan.moments().peekable();
     for (number, arrival) in plan.workload.arrivals.iter().enumerate() {
         // What was there before the beginning was there before its events, too.
         if number >= plan.workload.carried {
             while let Some(events) = moments.next_if(|events| events[0].at_us <= arrival.at_us) {
-                course.happen(events);
+                course.happen(events)?;
             }
         }
         course.advance(arrival.at_us);
         course.arrive(arrival, number < plan.workload.carried);
     }
     for events in moments {
-        course.happen(events);
+        course.happen(events)?;
     }
     course.advance(plan.workload.length_us);
+    course.outcome.plugin = course.stage.status().as_ref().and_then(Record::of);
     let cost = measure::cost(&course.stage, plan.workload, START_MS + plan.workload.length_us / 1000);
     let outcome = course.finish();
     let measured = Measured { label: outcome.label.clone(), pick: cost, seconds: begin.elapsed().as_secs_f64() };
-    (outcome, measured)
+    Ok((outcome, measured))
 }
 
 impl<'a> Course<'a> {
-    fn new(plan: &'a Plan<'a>, contestant: &'a Contestant) -> Self {
+    fn new(plan: &'a Plan<'a>, contestant: &'a Contestant) -> Result<Self, Fault> {
         let servers = plan.lineup.servers().len();
         let is_udp = plan.workload.protocol == Protocol::UDP;
         let empty = || vec![0; plan.spans];
@@ -136,8 +148,9 @@ impl<'a> Course<'a> {
         };
         let outcome = Outcome {
             label: contestant.label().to_owned(),
-            scheduler: contestant.name().to_owned(),
+            scheduler: contestant.name(),
             options: contestant.options(),
+            plugin: None,
             served: 0,
             refused: 0,
             broken: 0,
@@ -152,9 +165,11 @@ impl<'a> Course<'a> {
         };
         let micros = |seconds: f64| (seconds * 1e6) as u64;
         let closed = if is_udp { plan.memory.udp_s } else { plan.memory.closed_s };
-        Course {
+        let stage = Stage::new(contestant, plan.lineup, plan.key())?;
+        let tick_us = if stage.is_plugin() { 0 } else { u64::MAX };
+        Ok(Course {
             plan,
-            stage: Stage::new(contestant, plan.lineup, plan.key()),
+            stage,
             is_udp,
             endings: BinaryHeap::new(),
             idle: Default::default(),
@@ -164,8 +179,10 @@ impl<'a> Course<'a> {
             span: 0,
             stretched: 0.0,
             watch: None,
+            tick_us,
+            sampled: vec![0; servers],
             outcome,
-        }
+        })
     }
 
     /// Everything happens that is due until a time.
@@ -174,7 +191,7 @@ impl<'a> Course<'a> {
             let ending = self.endings.peek().map_or(u64::MAX, |Reverse(ending)| ending.at_us);
             let [closed, reset] = [0, 1].map(|kind: usize| self.idle[kind].front().map_or(u64::MAX, |idle| idle.at_us));
             let span = if self.span < self.plan.spans { self.plan.span_end(self.span) } else { u64::MAX };
-            let next = ending.min(closed).min(reset).min(span);
+            let next = ending.min(closed).min(reset).min(span).min(self.tick_us);
             if next > to_us || next == u64::MAX {
                 return;
             }
@@ -184,10 +201,24 @@ impl<'a> Course<'a> {
                 self.forget(0);
             } else if next == reset {
                 self.forget(1);
-            } else {
+            } else if next == span {
                 self.close_span();
+            } else {
+                self.tick();
             }
         }
+    }
+
+    /// The plugin is looked after.
+    fn tick(&mut self) {
+        self.stage.tick(START_MS + self.tick_us / 1000);
+        if self.tick_us.is_multiple_of(TICK_US * TICKS) {
+            let now = self.outcome.by_server.clone();
+            let before = std::mem::replace(&mut self.sampled, now);
+            let begun: Vec<u64> = self.sampled.iter().zip(before).map(|(now, before)| now - before).collect();
+            self.stage.sample(&begun, (TICK_US * TICKS) as f64 / 1e6);
+        }
+        self.tick_us += TICK_US;
     }
 
     /// The next connection has its last packet.
@@ -230,10 +261,10 @@ impl<'a> Course<'a> {
     }
 
     /// Events of one time happen.
-    fn happen(&mut self, events: &[Event]) {
+    fn happen(&mut self, events: &[Event]) -> Result<(), Fault> {
         let at_us = events[0].at_us;
         self.advance(at_us);
-        let probes = probe::rehearse(&self.stage, events, self.plan.workload, START_MS + at_us / 1000);
+        let probes = probe::rehearse(&self.stage, events, self.plan.workload, START_MS + at_us / 1000)?;
         for event in events {
             let before = self.stage.epoch(event.server);
             self.stage.apply(event);
@@ -247,6 +278,7 @@ impl<'a> Course<'a> {
         let moment = self.outcome.moments.len();
         self.outcome.moments.push(Reaction { probes, returned: 0, elsewhere: 0, usual });
         self.watch = Some(Watch { moment, until_us: at_us + watched_us, before: self.last.clone() });
+        Ok(())
     }
 
     /// The share of returning connections that met another server in the spans between two times.

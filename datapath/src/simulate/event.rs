@@ -63,6 +63,35 @@ impl Event {
     }
 }
 
+/// The weights by which servers take new connections, event by event.
+#[derive(Debug)]
+pub(super) struct Weights(Vec<(bool, bool, i32)>);
+
+impl Weights {
+    /// As they are at the beginning.
+    pub(super) fn new(lineup: &Lineup) -> Self {
+        Weights(lineup.servers().iter().map(|server| (server.present, false, server.weight)).collect())
+    }
+
+    /// An event happens.
+    pub(super) fn apply(&mut self, event: &Event) {
+        let (present, down, weight) = &mut self.0[event.server];
+        match event.change {
+            Change::Down => *down = true,
+            Change::Up => *down = false,
+            Change::Weight(new) => *weight = new,
+            Change::Add(new) => (*present, *down, *weight) = (true, false, new),
+            Change::Remove => *present = false,
+            Change::Threshold(..) | Change::Speed(_) => {}
+        }
+    }
+
+    /// By the servers' numbers; 0 of those that take none.
+    pub(super) fn now(&self) -> Vec<i32> {
+        self.0.iter().map(|&(present, down, weight)| if present && !down { weight } else { 0 }).collect()
+    }
+}
+
 const VERBS: [&str; 7] = ["down", "up", "weight", "add", "remove", "threshold", "speed"];
 
 /// Reads a file of events. Servers that it adds join the lineup. `length_us` is how long the simulation is.

@@ -8,7 +8,10 @@
 //! it is told at the beginning of a connection how long it will last: simple, and enough to tell a scheduler that looks
 //! at connections from one that does not. Without these words all servers are alike.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use xvs_sdk::abi::TAGS_MAX;
 
 use crate::config::desired::ServiceState;
 use crate::config::problem::{did_you_mean, quote};
@@ -34,6 +37,8 @@ pub(super) struct Server {
     pub(super) speed: f64,
     /// Active connections up to which it is not slower, 0 for any number.
     pub(super) capacity: u32,
+    /// Its tags as plugins see them: `rack=7,zone=a`, at most [`TAGS_MAX`] bytes.
+    pub(super) tags: String,
     /// Is it in the list from the beginning?
     pub(super) present: bool,
 }
@@ -41,7 +46,7 @@ pub(super) struct Server {
 impl Server {
     /// A server like any other.
     pub(super) fn new(address: SocketAddr) -> Self {
-        Server { address, weight: 1, upper: 0, lower: 0, speed: 1.0, capacity: 0, present: true }
+        Server { address, weight: 1, upper: 0, lower: 0, speed: 1.0, capacity: 0, tags: String::new(), present: true }
     }
 }
 
@@ -137,9 +142,18 @@ fn read_server(word: &str) -> Result<Server, String> {
     if let Some(weight) = weight {
         server.weight = read_weight(weight)?;
     }
+    let mut tags: BTreeMap<&str, &str> = BTreeMap::new();
     for part in parts {
         let (name, value) = part.split_once('=').unwrap_or((part, ""));
         let wrong = |right: &str| format!("{address}: {} must be {right}", quote(name));
+        if let Some(tag) = name.strip_prefix("tag.") {
+            let is_plain = |text: &str| !text.is_empty() && !text.contains([',', '=']);
+            if !is_plain(tag) || !is_plain(value) {
+                return Err(wrong("tag.NAME=VALUE, as in tag.zone=a"));
+            }
+            tags.insert(tag, value);
+            continue;
+        }
         match name {
             "speed" => server.speed = read_speed(value).ok_or_else(|| wrong("above 0 and at most 1000, as in speed=0.5"))?,
             "capacity" | "upper" | "lower" => {
@@ -152,11 +166,15 @@ fn read_server(word: &str) -> Result<Server, String> {
                 }
             }
             _ => {
-                let known = ["speed", "capacity", "upper", "lower"];
+                let known = ["speed", "capacity", "upper", "lower", "tag.zone"];
                 let near = did_you_mean(name, &known);
-                return Err(format!("{address} has no {}{near}: speed, capacity, upper and lower are known", quote(name)));
+                return Err(format!("{address} has no {}{near}: speed, capacity, upper, lower and tag.NAME are known", quote(name)));
             }
         }
+    }
+    server.tags = tags.iter().map(|(tag, value)| format!("{tag}={value}")).collect::<Vec<_>>().join(",");
+    if server.tags.len() > TAGS_MAX {
+        return Err(format!("{address}: its tags have {} bytes; at most {TAGS_MAX} are told", server.tags.len()));
     }
     if server.upper != 0 && server.lower > server.upper {
         return Err(format!("{address}: lower={} is above upper={}", server.lower, server.upper));

@@ -18,7 +18,7 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use xvs_engine::flow::{Address, Endpoint, Protocol};
 use xvs_engine::sched::Builtin;
@@ -54,10 +54,11 @@ pub use error::SimulateError;
 
 use contestant::Contestant;
 use course::Plan;
+use event::{Event, Weights};
 use lineup::Lineup;
 use outcome::{Moment, Simulation};
 use synthetic::Formula;
-use workload::{Memory, Workload};
+use workload::Memory;
 
 /// Where connections go if nobody says: an address for documentation.
 const SERVICE: Endpoint = Endpoint::new(Address::v4([192, 0, 2, 10]), 80);
@@ -125,7 +126,7 @@ fn run(options: &Simulate) -> Result<Simulation, SimulateError> {
         (names, _) => names.to_vec(),
     };
     let own = state.as_ref().map(|state| (state.spec.scheduler.as_str(), state.spec.flags));
-    let contestants = Contestant::all(&names, &options.options, own)?;
+    let contestants = Contestant::all(&names, &options.options, own, options.seed)?;
     let mut inputs = Vec::new();
     let workload = match (&options.trace, &options.synthetic) {
         (Some(path), None) => trace::read(path, asked)?,
@@ -146,37 +147,45 @@ fn run(options: &Simulate) -> Result<Simulation, SimulateError> {
     let memory = memory(state.as_ref());
     let plan = Plan { workload: &workload, lineup: &lineup, events: &events, memory, spans };
     inputs.extend(told(&plan, options, state.as_ref()));
-    Ok(carry_out(&plan, &contestants, inputs))
+    carry_out(&plan, &contestants, inputs)
 }
 
 /// All schedulers, one after the other.
-fn carry_out(plan: &Plan<'_>, contestants: &[Contestant], inputs: Vec<(String, String)>) -> Simulation {
-    let (schedulers, measured) = contestants.iter().map(|contestant| course::run(plan, contestant)).unzip();
+fn carry_out(
+    plan: &Plan<'_>,
+    contestants: &[Contestant],
+    inputs: Vec<(String, String)>,
+) -> Result<Simulation, SimulateError> {
+    let (mut schedulers, mut measured) = (Vec::new(), Vec::new());
+    for contestant in contestants {
+        let (outcome, cost) = course::run(plan, contestant).map_err(|fault| {
+            let path = PathBuf::from(contestant.name());
+            SimulateError::Plugin { path, what: fault.to_string() }
+        })?;
+        schedulers.push(outcome);
+        measured.push(cost);
+    }
     let seconds = |us: u64| us as f64 / 1e6;
-    Simulation {
+    Ok(Simulation {
         version: env!("CARGO_PKG_VERSION"),
         inputs,
         seconds: seconds(plan.workload.length_us),
         servers: plan.lineup.servers().iter().map(|server| server.address.to_string()).collect(),
         times: (0..plan.spans).map(|span| seconds(plan.span_end(span))).collect(),
-        moments: moments(plan, &contestants[0]),
+        moments: moments(plan),
         schedulers,
         measured,
-    }
+    })
 }
 
 /// What happens when, and what it takes at least; the same for all schedulers.
-fn moments(plan: &Plan<'_>, any: &Contestant) -> Vec<Moment> {
-    let mut stage = stage::Stage::new(any, plan.lineup, plan.key());
-    let weights = |stage: &stage::Stage<'_>| -> Vec<i32> {
-        (0..plan.lineup.servers().len()).map(|server| stage.weight(server)).collect()
-    };
-    let moment = |events: &[event::Event]| {
-        let before = weights(&stage);
-        events.iter().for_each(|event| stage.apply(event));
-        let least = probe::least(&before, &weights(&stage));
+fn moments(plan: &Plan<'_>) -> Vec<Moment> {
+    let mut weights = Weights::new(plan.lineup);
+    let moment = |events: &[Event]| {
+        let before = weights.now();
+        events.iter().for_each(|event| weights.apply(event));
         let words = events.iter().map(|event| event.words(plan.lineup)).collect();
-        Moment { at: events[0].at_us as f64 / 1e6, events: words, least }
+        Moment { at: events[0].at_us as f64 / 1e6, events: words, least: probe::least(&before, &weights.now()) }
     };
     plan.moments().map(moment).collect()
 }

@@ -3,7 +3,10 @@
 //! Invariant: everything but `measured` is the same for the same inputs and seed, to the byte. Ratios are rounded to four
 //! digits behind the point. Times are seconds of the simulation.
 
+use std::collections::BTreeMap;
+
 use serde::{Serialize, Serializer};
+use xvs_host::PostStatus;
 
 use super::measure::Cost;
 use super::probe::Disruption;
@@ -64,6 +67,9 @@ pub(super) struct Outcome {
     pub(super) scheduler: String,
     /// Its options, in words.
     pub(super) options: String,
+    /// What is known of it besides, if it is a plugin.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) plugin: Option<Record>,
     /// New connections that found a server.
     pub(super) served: u64,
     /// Those that found none.
@@ -87,6 +93,47 @@ pub(super) struct Outcome {
     pub(super) moments: Vec<Reaction>,
     /// Over time.
     pub(super) series: Series,
+}
+
+/// How a plugin did.
+#[derive(Debug, Serialize)]
+pub(super) struct Record {
+    /// SHA-256 of its file.
+    pub(super) sha256: String,
+    /// New connections that it chose for.
+    pub(super) picks: u64,
+    /// New connections that the native scheduler served in its place.
+    pub(super) fallback: u64,
+    /// Picks that were no usable server.
+    pub(super) overruled: u64,
+    /// Faults by reason.
+    pub(super) faults: BTreeMap<&'static str, u64>,
+    /// How often it was in quarantine.
+    pub(super) quarantines: u32,
+    /// The last fault, as a sentence.
+    pub(super) last_fault: Option<String>,
+    /// The most fuel that a pick took.
+    pub(super) worst_fuel: u64,
+    /// What it may take.
+    pub(super) budget: u64,
+}
+
+impl Record {
+    /// From a post's status; none without a plugin.
+    pub(super) fn of(status: &PostStatus) -> Option<Self> {
+        let live = status.live.as_ref()?;
+        Some(Record {
+            sha256: live.version.module.sha256().to_owned(),
+            picks: status.picks,
+            fallback: status.fallback,
+            overruled: status.overruled,
+            faults: live.faults.iter().copied().collect(),
+            quarantines: live.quarantines,
+            last_fault: live.last_fault.clone(),
+            worst_fuel: live.worst_fuel,
+            budget: live.budget,
+        })
+    }
 }
 
 /// Balance of connections alive, by weight, over the spans in which there were any.

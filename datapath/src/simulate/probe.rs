@@ -12,6 +12,7 @@ use std::collections::VecDeque;
 
 use serde::Serialize;
 use xvs_engine::flow::{Address, Endpoint, Family, Flow, Protocol};
+use xvs_host::Fault;
 
 use super::event::Event;
 use super::random::Random;
@@ -37,12 +38,20 @@ pub(super) struct Disruption {
 }
 
 /// Rehearses what happens at one moment. The stage is as it is just before.
-pub(super) fn rehearse(stage: &Stage<'_>, events: &[Event], workload: &Workload, now_ms: u64) -> Disruption {
+///
+/// # Errors
+/// There can be no second instance of the plugin.
+pub(super) fn rehearse(
+    stage: &Stage<'_>,
+    events: &[Event],
+    workload: &Workload,
+    now_ms: u64,
+) -> Result<Disruption, Fault> {
     let flows: Vec<Flow> = (0..PROBES).map(|number| flow(number, workload.service, workload.protocol)).collect();
     let order = shuffled();
     let mut told = Visit { now_ms, held: VecDeque::new(), active: workload.protocol != Protocol::UDP };
     let mut visit = |events: &[Event]| {
-        let mut director = stage.rehearse();
+        let mut director = stage.rehearse(now_ms)?;
         told.held.clear();
         let first: Vec<_> = flows.iter().map(|flow| told.come(&director, flow)).collect();
         for event in events {
@@ -52,23 +61,23 @@ pub(super) fn rehearse(stage: &Stage<'_>, events: &[Event], workload: &Workload,
         for &number in &order {
             second[number] = told.come(&director, &flows[number]);
         }
-        (director, first, second)
+        Ok((director, first, second))
     };
     let differ = |first: &[Option<usize>], second: &[Option<usize>]| {
         first.iter().zip(second).filter(|(first, second)| first != second).count()
     };
-    let (_, first, second) = visit(&[]);
+    let (_, first, second) = visit(&[])?;
     let anyway = differ(&first, &second);
-    let (after, first, second) = visit(events);
+    let (after, first, second) = visit(events)?;
     let forced = first.iter().flatten().filter(|&&server| after.weight(server) == 0).count();
     let refused = second.iter().filter(|server| server.is_none()).count();
     let share = |count: usize| count as f64 / PROBES as f64;
-    Disruption {
+    Ok(Disruption {
         moved: share(differ(&first, &second)),
         anyway: share(anyway),
         forced: share(forced),
         refused: share(refused),
-    }
+    })
 }
 
 /// The order in which probes come again: always the same, and no pattern that a wheel of servers could fall in with.

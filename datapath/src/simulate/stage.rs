@@ -6,10 +6,13 @@
 //!
 //! Invariant: what was opened is closed once, unless the server broke in between (its epoch tells). Not here: time.
 
-use xvs_engine::flow::{Flow, HashKey};
+use std::sync::Arc;
+
+use xvs_engine::flow::{Family, Flow, HashKey};
 use xvs_engine::real::{Arena, Generation, Method, RealId, Settings};
 use xvs_engine::service::{Policy, Service, ServiceKey};
-use xvs_sdk::Request;
+use xvs_host::{Fault, Post, PostStatus};
+use xvs_sdk::{Request, abi};
 
 use super::contestant::Contestant;
 use super::event::{Change, Event};
@@ -44,11 +47,18 @@ pub(super) struct Stage<'a> {
     service: Service,
     standing: Vec<Standing>,
     key: HashKey,
+    /// A plugin's post beside the service.
+    post: Option<Arc<Post>>,
+    /// New connections a second, by server: sampled and smoothed as in a director.
+    rates: Vec<f64>,
 }
 
 impl<'a> Stage<'a> {
     /// The servers as the lineup has them at the beginning.
-    pub(super) fn new(contestant: &'a Contestant, lineup: &'a Lineup, key: ServiceKey) -> Self {
+    ///
+    /// # Errors
+    /// The plugin refuses its options or its servers.
+    pub(super) fn new(contestant: &'a Contestant, lineup: &'a Lineup, key: ServiceKey) -> Result<Self, Fault> {
         let standing = lineup.servers().iter().map(|server| Standing {
             present: server.present,
             down: false,
@@ -65,19 +75,75 @@ impl<'a> Stage<'a> {
                 stage.join(server);
             }
         }
-        stage
+        stage.engage(0)?;
+        Ok(stage)
     }
 
     fn empty(contestant: &'a Contestant, lineup: &'a Lineup, key: ServiceKey, standing: Vec<Standing>) -> Self {
         let policy = Policy { flags: contestant.flags(), ..Policy::default() };
         let service = Service::new(0, key, contestant.scheduler(), policy);
         let arena = Arena::new(standing.len(), Generation::New);
-        Stage { lineup, contestant, arena, service, standing, key: HashKey::from_bytes(KEY) }
+        let rates = vec![0.0; standing.len()];
+        Stage { lineup, contestant, arena, service, standing, key: HashKey::from_bytes(KEY), post: None, rates }
+    }
+
+    /// Puts the plugin to work, if it is one.
+    fn engage(&mut self, now_ms: u64) -> Result<(), Fault> {
+        let Some(plugin) = self.contestant.plugin() else { return Ok(()) };
+        let post = Post::new(1, plugin.seed);
+        self.service.with_site(&self.arena, |site| {
+            post.tick(site, now_ms);
+            post.set_live(site, Some(plugin.version.clone()), &plugin.options)
+        })?;
+        self.service.set_guest(post.clone());
+        self.post = Some(post);
+        self.tell_facts();
+        Ok(())
+    }
+
+    fn tell_facts(&self) {
+        let Some(post) = &self.post else { return };
+        let facts = |id: RealId| {
+            let mut facts = abi::Facts { conns_per_s: self.rates[id.0 as usize] as u32, ..abi::Facts::NONE };
+            let tags = self.lineup.servers()[id.0 as usize].tags.as_bytes();
+            facts.tags[..tags.len()].copy_from_slice(tags);
+            facts.tags_len = tags.len() as u32;
+            facts
+        };
+        self.service.with_site(&self.arena, |site| post.set_facts(site, &facts));
+    }
+
+    /// Is it a plugin, which wants to be looked after?
+    pub(super) fn is_plugin(&self) -> bool {
+        self.post.is_some()
+    }
+
+    /// Does what the control side does often: replaces what broke, ends quarantines. Nothing without a plugin.
+    pub(super) fn tick(&self, now_ms: u64) {
+        if let Some(post) = &self.post {
+            self.service.with_site(&self.arena, |site| post.tick(site, now_ms));
+        }
+    }
+
+    /// Samples the rates: so many connections began at each server in `seconds`.
+    pub(super) fn sample(&mut self, begun: &[u64], seconds: f64) {
+        for (rate, &begun) in self.rates.iter_mut().zip(begun) {
+            *rate += (begun as f64 / seconds - *rate) / 4.0;
+        }
+        self.tell_facts();
+    }
+
+    /// How the plugin did, if it is one.
+    pub(super) fn status(&self) -> Option<PostStatus> {
+        self.post.as_ref().map(|post| post.status())
     }
 
     /// Another director with the same list, weights and numbers of connections. Its scheduler is of the same kind and
     /// just told of them, so nothing that is done to it is felt here.
-    pub(super) fn rehearse(&self) -> Stage<'a> {
+    ///
+    /// # Errors
+    /// There can be no second instance of the plugin.
+    pub(super) fn rehearse(&self, now_ms: u64) -> Result<Stage<'a>, Fault> {
         let mut other = Self::empty(self.contestant, self.lineup, self.service.key, self.standing.clone());
         for id in self.service.members().into_iter().rev() {
             other.join(id.0 as usize);
@@ -86,7 +152,9 @@ impl<'a> Stage<'a> {
                 other.open(id.0 as usize, number < counts.active);
             }
         }
-        other
+        other.rates.clone_from(&self.rates);
+        other.engage(now_ms)?;
+        Ok(other)
     }
 
     fn settings(&self, server: usize) -> Settings {
@@ -124,7 +192,7 @@ impl<'a> Stage<'a> {
             client_port: flow.src.port,
             virtual_port: flow.dst.port,
             protocol: flow.protocol.0,
-            family: if flow.family() == xvs_engine::flow::Family::Inet { 4 } else { 6 },
+            family: if flow.family() == Family::Inet { 4 } else { 6 },
             hash: self.key.hash(flow).0,
             now_ms,
             ..Request::default()
