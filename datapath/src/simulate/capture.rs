@@ -65,7 +65,10 @@ struct Frame<'a> {
 ///
 /// # Errors
 /// The file can not be read, or is no capture.
-pub(super) fn read(path: &Path, mut take: impl FnMut(Seen) -> Result<(), SimulateError>) -> Result<Tally, SimulateError> {
+pub(super) fn read(
+    path: &Path,
+    mut take: impl FnMut(Seen) -> Result<(), SimulateError>,
+) -> Result<Tally, SimulateError> {
     let failed = |source| SimulateError::File { path: path.to_owned(), source };
     let mut input = BufReader::new(File::open(path).map_err(failed)?);
     let is_pcapng = input.fill_buf().map_err(failed)?.starts_with(&PCAPNG);
@@ -174,7 +177,9 @@ fn nanoseconds(stamp: u128, resolution: u8) -> u64 {
 fn known(path: &Path, link: DataLink) -> Result<(), SimulateError> {
     match link {
         DataLink::ETHERNET | DataLink::RAW | DataLink::LINUX_SLL | DataLink::IPV4 | DataLink::IPV6 => Ok(()),
-        other => Err(bad(path, format!("its link type is {other:?}; Ethernet, raw IP and Linux's \"any\" can be read"))),
+        other => {
+            Err(bad(path, format!("its link type is {other:?}; Ethernet, raw IP and Linux's \"any\" can be read")))
+        }
     }
 }
 
@@ -186,12 +191,8 @@ fn look(frame: &Frame<'_>) -> Result<Seen, &'static str> {
         _ => of_ip(frame.bytes),
     }?;
     let (source, destination) = match &packet.net {
-        Some(LaxNetSlice::Ipv4(ip)) => {
-            (Address::v4(ip.header().source()), Address::v4(ip.header().destination()))
-        }
-        Some(LaxNetSlice::Ipv6(ip)) => {
-            (Address::v6(ip.header().source()), Address::v6(ip.header().destination()))
-        }
+        Some(LaxNetSlice::Ipv4(ip)) => (Address::v4(ip.header().source()), Address::v4(ip.header().destination())),
+        Some(LaxNetSlice::Ipv6(ip)) => (Address::v6(ip.header().source()), Address::v6(ip.header().destination())),
         _ => return Err("not IP"),
     };
     let seen = |protocol, from, to| Seen {

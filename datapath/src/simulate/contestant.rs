@@ -77,14 +77,19 @@ impl Contestant {
         for word in words {
             let (label, name) = split(word);
             if label.is_empty() || contestants.iter().any(|other| other.label == label) {
-                let what = format!("two schedulers are called {}: name one of them, as in --scheduler other={name}", quote(label));
+                let what = format!(
+                    "two schedulers are called {}: name one of them, as in --scheduler other={name}",
+                    quote(label)
+                );
                 return Err(SimulateError::Usage(what));
             }
             let own: Vec<_> = choices.iter().filter(|(whose, ..)| *whose == label).copied().collect();
-            let contestant = if is_file(name) { reader.plugin(label, name, &own) } else { reader.builtin(label, name, &own) };
+            let contestant =
+                if is_file(name) { reader.plugin(label, name, &own) } else { reader.builtin(label, name, &own) };
             contestants.push(contestant?);
         }
-        if let Some((whose, ..)) = choices.iter().find(|(whose, ..)| contestants.iter().all(|one| one.label != *whose)) {
+        if let Some((whose, ..)) = choices.iter().find(|(whose, ..)| contestants.iter().all(|one| one.label != *whose))
+        {
             let what = format!("--options {whose}:...: no --scheduler is called {}", quote(whose));
             return Err(SimulateError::Usage(what));
         }
@@ -169,7 +174,10 @@ fn named(name: &str) -> Result<Builtin, String> {
     Builtin::from_name(name).ok_or_else(|| {
         let near = did_you_mean(name, Builtin::NAMES);
         let all = Builtin::NAMES.join(", ");
-        format!("there is no scheduler {}{near}; there are: {all}, and plugins by their files, as in ./mine.wasm", quote(name))
+        format!(
+            "there is no scheduler {}{near}; there are: {all}, and plugins by their files, as in ./mine.wasm",
+            quote(name)
+        )
     })
 }
 
@@ -192,5 +200,7 @@ fn choice(text: &str) -> Result<Choice<'_>, SimulateError> {
         let (option, value) = rest.split_once('=')?;
         Some((whose, option, value))
     });
-    parts.ok_or_else(|| SimulateError::Usage(format!("--options {text}: it must be NAME:OPTION=VALUE, as in mh:flags=mh-port")))
+    parts.ok_or_else(|| {
+        SimulateError::Usage(format!("--options {text}: it must be NAME:OPTION=VALUE, as in mh:flags=mh-port"))
+    })
 }

@@ -138,7 +138,8 @@ fn read_event(words: &[&str], length_us: u64, lineup: &mut Lineup) -> Result<Eve
         Some(number) => number,
         None if *verb == "add" => {
             let address = server.parse();
-            let address = address.map_err(|_| format!("{} needs a port to be added, as in 10.0.0.9:80", quote(server)))?;
+            let address =
+                address.map_err(|_| format!("{} needs a port to be added, as in 10.0.0.9:80", quote(server)))?;
             lineup.push(Server { present: false, ..Server::new(address) })?
         }
         None => return Err(format!("there is no server {server}: it must stand in --servers, or be added")),
@@ -206,7 +207,8 @@ mod tests {
     fn events_are_read_in_order() {
         let (events, lineup) =
             events("# a day\n40s up 10.0.0.1\n20s down 10.0.0.1:80 # broken\n\n30s add 10.0.0.9:80 5\n").unwrap();
-        let changes: Vec<_> = events.iter().map(|event| (event.at_us / 1_000_000, event.server, event.change)).collect();
+        let changes: Vec<_> =
+            events.iter().map(|event| (event.at_us / 1_000_000, event.server, event.change)).collect();
         assert_eq!(changes, [(20, 0, Change::Down), (30, 3, Change::Add(5)), (40, 0, Change::Up)]);
         assert!(!lineup.servers()[3].present);
         assert_eq!(events[1].words(&lineup), "add 10.0.0.9:80 5");

@@ -113,7 +113,8 @@ impl Lineup {
             return Ok(self.0.iter().position(|server| server.address == address));
         }
         let bare = word.trim_start_matches('[').trim_end_matches(']');
-        let ip: IpAddr = bare.parse().map_err(|_| format!("{} is no server's address, as in 10.0.0.1:80", quote(word)))?;
+        let ip: IpAddr =
+            bare.parse().map_err(|_| format!("{} is no server's address, as in 10.0.0.1:80", quote(word)))?;
         let mut found = self.0.iter().enumerate().filter(|(_, server)| server.address.ip() == ip);
         match (found.next(), found.next()) {
             (Some(_), Some(_)) => Err(format!("{word} has several ports: say which, as in 10.0.0.1:80")),
@@ -155,7 +156,9 @@ fn read_server(word: &str) -> Result<Server, String> {
             continue;
         }
         match name {
-            "speed" => server.speed = read_speed(value).ok_or_else(|| wrong("above 0 and at most 1000, as in speed=0.5"))?,
+            "speed" => {
+                server.speed = read_speed(value).ok_or_else(|| wrong("above 0 and at most 1000, as in speed=0.5"))?
+            }
             "capacity" | "upper" | "lower" => {
                 let value = value.parse().ok().filter(|&value: &u32| u64::from(value) <= THRESHOLD_MAX as u64);
                 let value = value.ok_or_else(|| wrong("a number of connections, as in capacity=200"))?;
@@ -168,7 +171,10 @@ fn read_server(word: &str) -> Result<Server, String> {
             _ => {
                 let known = ["speed", "capacity", "upper", "lower", "tag.zone"];
                 let near = did_you_mean(name, &known);
-                return Err(format!("{address} has no {}{near}: speed, capacity, upper, lower and tag.NAME are known", quote(name)));
+                return Err(format!(
+                    "{address} has no {}{near}: speed, capacity, upper, lower and tag.NAME are known",
+                    quote(name)
+                ));
             }
         }
     }
@@ -216,9 +222,14 @@ mod tests {
     #[test]
     fn mistakes_are_sentences() {
         for (wrong, word) in [
-            ("0", "1 to"), ("", "no address"), ("10.0.0.1", "with a port"), ("10.0.0.1:80=-1", "weight"),
-            ("10.0.0.1:80,10.0.0.1:80", "twice"), ("10.0.0.1:80/sped=2", "did you mean"),
-            ("10.0.0.1:80/speed=0", "above 0"), ("10.0.0.1:80/upper=1/lower=2", "above upper"),
+            ("0", "1 to"),
+            ("", "no address"),
+            ("10.0.0.1", "with a port"),
+            ("10.0.0.1:80=-1", "weight"),
+            ("10.0.0.1:80,10.0.0.1:80", "twice"),
+            ("10.0.0.1:80/sped=2", "did you mean"),
+            ("10.0.0.1:80/speed=0", "above 0"),
+            ("10.0.0.1:80/upper=1/lower=2", "above upper"),
         ] {
             let told = Lineup::read(wrong).unwrap_err();
             assert!(told.contains(word), "{wrong}: {told}");

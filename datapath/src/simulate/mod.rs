@@ -113,9 +113,7 @@ fn run(options: &Simulate) -> Result<Simulation, SimulateError> {
     let mut lineup = match (&options.servers, &state) {
         (Some(words), _) => Lineup::read(words),
         (None, Some(state)) => Lineup::of_service(state),
-        (None, None) => {
-            Err("whom to? Name servers with --servers, or a configuration with --config".to_owned())
-        }
+        (None, None) => Err("whom to? Name servers with --servers, or a configuration with --config".to_owned()),
     }
     .map_err(SimulateError::Usage)?;
     let names = match (&options.scheduler[..], &state) {
@@ -219,10 +217,7 @@ fn configured(options: &Simulate) -> Result<Option<ServiceState>, SimulateError>
 }
 
 /// The protocol and address that are asked for.
-fn service(
-    options: &Simulate,
-    state: Option<&ServiceState>,
-) -> Result<Option<(Protocol, Endpoint)>, SimulateError> {
+fn service(options: &Simulate, state: Option<&ServiceState>) -> Result<Option<(Protocol, Endpoint)>, SimulateError> {
     let (protocol, address) = match (state.map(|state| state.spec.id), &options.service) {
         (Some(ServiceId::Address { protocol, address }), _) => (protocol, address),
         (Some(ServiceId::Mark { .. }), _) => {
@@ -251,7 +246,9 @@ fn parse_service(word: &str) -> Result<(protocol::Protocol, std::net::SocketAddr
         _ => (protocol::Protocol::Tcp, word),
     };
     let address = rest.parse();
-    let wrong = |_| SimulateError::Usage(format!("--service {word}: it must be VIP:PORT, as in 192.0.2.10:80 or udp:192.0.2.10:53"));
+    let wrong = |_| {
+        SimulateError::Usage(format!("--service {word}: it must be VIP:PORT, as in 192.0.2.10:80 or udp:192.0.2.10:53"))
+    };
     Ok((protocol, address.map_err(wrong)?))
 }
 

@@ -159,7 +159,9 @@ mod tests {
     /// Mistakes are told, whatever they are, and none gets through as an odd number.
     #[test]
     fn mistakes_are_sentences() {
-        for wrong in ["", "s", "-1s", "inf", "nan", "1e400", "8x", "exp:", "exp:1s/2", "pareto:1s", "pareto:1s/0", "foo:1"] {
+        for wrong in
+            ["", "s", "-1s", "inf", "nan", "1e400", "8x", "exp:", "exp:1s/2", "pareto:1s", "pareto:1s/0", "foo:1"]
+        {
             let told = Distribution::read(wrong, Unit::Time).unwrap_err();
             assert!(told.len() > 15, "{wrong}: {told}");
         }

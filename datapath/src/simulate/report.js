@@ -10,7 +10,7 @@
     if (plot.dataset.s !== undefined) {
       const series = data.schedulers[plot.dataset.s].series[kind];
       const divisor = kind === "begun" ? span : 1;
-      const all = series.map((values, n) => ({ name: data.servers[n], value: values[at] / divisor, hue: n * 137 % 360 }));
+      const all = series.map((values, n) => ({ name: data.servers[n], value: values[at] / divisor, n, server: true }));
       return all.sort((a, b) => b.value - a.value);
     }
     return data.schedulers.map((one, n) => {
@@ -24,7 +24,10 @@
   const line = row => {
     const div = document.createElement("div"), name = document.createElement("span"), value = document.createElement("span");
     const dot = document.createElement("i");
-    if (row.hue !== undefined) dot.style.setProperty("--h", row.hue); else name.className = "s" + row.n;
+    if (row.server) {
+      dot.style.setProperty("--h", Math.floor(row.n * 360 / data.servers.length));
+      dot.style.setProperty("--d", row.n % 3 * 11 - 11 + "%");
+    } else name.className = "s" + row.n;
     name.append(dot, row.name);
     value.textContent = short(row.value);
     div.append(name, value);

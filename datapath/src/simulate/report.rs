@@ -5,7 +5,7 @@
 
 use std::fmt::Write;
 
-use super::outcome::{Moment, Outcome, Simulation};
+use super::outcome::{Moment, Outcome, Reaction, Simulation};
 use super::plot::{Band, Curve, Plot, escape, plain};
 use super::summary::percent;
 
@@ -22,7 +22,8 @@ pub(super) fn render(simulation: &Simulation) -> String {
     let title: Vec<&str> = simulation.schedulers.iter().map(|outcome| outcome.label.as_str()).collect();
     let title = escape(&title.join(", "));
     let page = Page { simulation, moments: simulation.moments.iter().map(|moment| moment.at).collect() };
-    let parts = [page.head(), page.glance(), page.loads(), page.over_time(), page.disruption(), page.cost()];
+    let parts =
+        [page.head(), page.glance(), page.loads(), page.over_time(), page.disruption(), page.cost(), page.plugins()];
     format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
@@ -76,9 +77,12 @@ impl Page<'_> {
         html += if eventful { "<th>moved by events<small>probes, mean</small>" } else { "" };
         html += if slow { "<th>slowdown" } else { "" };
         html += "<th>ns / pick</tr></thead><tbody>";
-        for (number, (outcome, measured)) in self.simulation.schedulers.iter().zip(&self.simulation.measured).enumerate() {
+        for (number, (outcome, measured)) in
+            self.simulation.schedulers.iter().zip(&self.simulation.measured).enumerate()
+        {
             let options = if outcome.options.is_empty() { String::new() } else { format!(" {}", outcome.options) };
-            let name = if outcome.label == outcome.scheduler { options } else { format!("{}{options}", outcome.scheduler) };
+            let name =
+                if outcome.label == outcome.scheduler { options } else { format!("{}{options}", outcome.scheduler) };
             let _ = write!(
                 html,
                 "<tr><th class=\"s{number}\"><i></i>{}<small>{}</small><td>{}<td>{}<td>{}<td>{:.3}<td>{:.2}<td>{:.4}<td>{}",
@@ -117,14 +121,19 @@ impl Page<'_> {
         } else {
             html += "<p class=\"legend\" data-toggle=\"server\">";
             for (number, server) in servers.iter().enumerate() {
-                let style = hue(number);
-                let _ = write!(html, "<button type=\"button\" data-n=\"{number}\" style=\"{style}\"><i></i>{}</button>", escape(server));
+                let style = hue(number, servers.len());
+                let _ = write!(
+                    html,
+                    "<button type=\"button\" data-n=\"{number}\" style=\"{style}\"><i></i>{}</button>",
+                    escape(server)
+                );
             }
             html += "</p>";
         }
         html += "<div class=\"cards\">";
         type Mode = (&'static str, fn(&Outcome) -> &Vec<Vec<u32>>, f64);
-        let modes: [Mode; 2] = [("alive", |outcome| &outcome.series.alive, 1.0), ("begun", |outcome| &outcome.series.begun, span)];
+        let modes: [Mode; 2] =
+            [("alive", |outcome| &outcome.series.alive, 1.0), ("begun", |outcome| &outcome.series.begun, span)];
         let tops = modes.map(|(_, series, divisor)| {
             let all = schedulers.iter().flat_map(|outcome| series(outcome).iter().flatten());
             nice(f64::from(all.copied().max().unwrap_or(1)) / divisor)
@@ -139,10 +148,22 @@ impl Page<'_> {
             );
             for ((mode, series, divisor), top) in modes.iter().zip(tops) {
                 let series = series(outcome);
-                let (bands, curves) = if many { spread(series, *divisor) } else { (Vec::new(), lines(series, *divisor)) };
+                let (bands, curves) =
+                    if many { spread(series, *divisor) } else { (Vec::new(), lines(series, *divisor)) };
                 let label = format!("{}: {mode} connections by server over time", outcome.label);
                 let data = format!("data-kind=\"{mode}\" data-s=\"{number}\"");
-                html += &Plot { class: mode, label, data, times, moments: &self.moments, range: (0.0, top), unit: "", bands, curves }.render();
+                html += &Plot {
+                    class: mode,
+                    label,
+                    data,
+                    times,
+                    moments: &self.moments,
+                    range: (0.0, top),
+                    unit: "",
+                    bands,
+                    curves,
+                }
+                .render();
             }
             html += "</article>";
         }
@@ -155,21 +176,43 @@ impl Page<'_> {
         let mut html = "<section><h2>Over time</h2><p class=\"legend\" data-toggle=\"scheduler\">".to_owned();
         for (number, outcome) in schedulers.iter().enumerate() {
             let label = escape(&outcome.label);
-            let _ = write!(html, "<button type=\"button\" class=\"s{number}\" data-n=\"{number}\"><i></i>{label}</button>");
+            let _ =
+                write!(html, "<button type=\"button\" class=\"s{number}\" data-n=\"{number}\"><i></i>{label}</button>");
         }
         html += "</p>";
-        let mut draw = |title: &str, kind: &str, low: f64, top: Option<f64>, unit: &str, values: &dyn Fn(&Outcome) -> Vec<Option<f64>>| {
+        let mut draw = |title: &str,
+                        kind: &str,
+                        low: f64,
+                        top: Option<f64>,
+                        unit: &str,
+                        values: &dyn Fn(&Outcome) -> Vec<Option<f64>>| {
             let all: Vec<Vec<Option<f64>>> = schedulers.iter().map(values).collect();
-            let top = top.unwrap_or_else(|| low + nice(reach(&all) - low));
-            let curve = |(number, values)| Curve { class: format!("line s{number} n{number}"), style: String::new(), values };
+            let top = top.unwrap_or_else(|| low + nice(reach(&all, kind == "ratio") - low));
+            let curve =
+                |(number, values)| Curve { class: format!("line s{number} n{number}"), style: String::new(), values };
             let curves = all.into_iter().enumerate().map(curve).collect();
             let data = format!("data-kind=\"{kind}\"");
-            let plot = Plot { class: "tall", label: title.to_owned(), data, times, moments: &self.moments, range: (low, top), unit, bands: Vec::new(), curves };
+            let plot = Plot {
+                class: "tall",
+                label: title.to_owned(),
+                data,
+                times,
+                moments: &self.moments,
+                range: (low, top),
+                unit,
+                bands: Vec::new(),
+                curves,
+            };
             let _ = write!(html, "<h3>{}</h3>{}", escape(title), plot.render());
         };
-        draw("Imbalance: connections of the fullest server against the mean, by weight", "ratio", 1.0, None, "", &|outcome| {
-            outcome.series.ratio.clone()
-        });
+        draw(
+            "Imbalance: connections of the fullest server against the mean, by weight",
+            "ratio",
+            1.0,
+            None,
+            "",
+            &|outcome| outcome.series.ratio.clone(),
+        );
         if schedulers.iter().any(|outcome| outcome.returned > 0) {
             draw("Clients that came back and met another server", "elsewhere", 0.0, Some(100.0), " %", &|outcome| {
                 let pairs = outcome.series.elsewhere.iter().zip(&outcome.series.returned);
@@ -190,7 +233,7 @@ impl Page<'_> {
             return String::new();
         }
         let mut html = "<section><h2>What each event disturbed</h2><p class=\"key\"><span><b class=\"forced\"></b>had to move</span>\
-             <span><b class=\"moved\"></b>moved</span><span><b class=\"anyway\"></b>would have moved anyway</span>\
+             <span><b class=\"moved\"></b>moved</span><span><b class=\"moved\"><b class=\"anyway\"></b></b>would have moved anyway</span>\
              <span><b class=\"least\"></b>the least possible</span></p><div class=\"cards\">"
             .to_owned();
         for (index, moment) in self.simulation.moments.iter().enumerate().take(MOMENTS) {
@@ -216,17 +259,15 @@ impl Page<'_> {
             let Some(reaction) = outcome.moments.get(index) else { continue };
             let probes = reaction.probes;
             let [moved, anyway, forced] = [probes.moved, probes.anyway, probes.forced].map(|share| share * 100.0);
-            let refused = if probes.refused > 0.0 { format!(", {:.1} % refused", probes.refused * 100.0) } else { String::new() };
             let _ = write!(
                 html,
                 "<div class=\"row s{number}\"><span>{}</span><div class=\"bar\" role=\"img\" aria-label=\"{moved:.1} % moved\">\
                  <b class=\"moved\" style=\"width:{moved:.2}%\"></b><b class=\"forced\" style=\"width:{:.2}%\"></b>\
                  <b class=\"anyway\" style=\"width:{anyway:.2}%\"></b><b class=\"least\" style=\"left:{least:.2}%\"></b></div>\
-                 <span>{moved:.1} %</span><small>of {} clients that came back {} went elsewhere{refused}</small></div>",
+                 <span>{moved:.1} %</span><small>{}</small></div>",
                 escape(&outcome.label),
                 forced.min(moved),
-                grouped(reaction.returned),
-                percent(reaction.elsewhere, reaction.returned),
+                real(reaction),
             );
         }
         html + "</article>"
@@ -256,13 +297,59 @@ impl Page<'_> {
         }
         html + "</article></section>"
     }
+
+    /// How plugins did, if there are any.
+    fn plugins(&self) -> String {
+        let mut html = String::new();
+        for outcome in &self.simulation.schedulers {
+            let Some(record) = &outcome.plugin else { continue };
+            let faults: Vec<String> = record.faults.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+            let faults = if faults.is_empty() { "none".to_owned() } else { faults.join(", ") };
+            let last = record.last_fault.as_ref().map_or_else(String::new, |fault| format!(" ({fault})"));
+            let _ = write!(
+                html,
+                "<tr><th>{}<small>{}</small><td>{}<td>{}<td>{}<td>{} of {}<td class=\"long\">{}{}<td>{}</tr>",
+                escape(&outcome.label),
+                record.sha256.get(..12).unwrap_or_default(),
+                grouped(record.picks),
+                grouped(record.fallback),
+                grouped(record.overruled),
+                grouped(record.worst_fuel),
+                grouped(record.budget),
+                escape(&faults),
+                escape(&last),
+                record.quarantines,
+            );
+        }
+        if html.is_empty() {
+            return html;
+        }
+        format!(
+            "<section><h2>Plugins</h2><div class=\"wide\"><table><thead><tr><th>plugin<th>chose<th>left to wlc<th>overruled\
+             <th>worst fuel<th>faults<th>quarantines</tr></thead><tbody>{html}</tbody></table></div></section>"
+        )
+    }
+}
+
+/// What real clients met after a moment, and how many probes found no server.
+fn real(reaction: &Reaction) -> String {
+    let mut words = match reaction.returned {
+        0 => "no client came back".to_owned(),
+        returned => {
+            format!("{} of {} clients that came back", percent(reaction.elsewhere, returned), grouped(returned))
+        }
+    };
+    if reaction.probes.refused > 0.0 {
+        let _ = write!(words, "; {:.1} % refused", reaction.probes.refused * 100.0);
+    }
+    words
 }
 
 /// A curve for each server.
 fn lines(series: &[Vec<u32>], divisor: f64) -> Vec<Curve> {
     let curve = |(number, values): (usize, &Vec<u32>)| Curve {
         class: format!("line n{number}"),
-        style: hue(number),
+        style: hue(number, series.len()),
         values: values.iter().map(|&value| Some(f64::from(value) / divisor)).collect(),
     };
     series.iter().enumerate().map(curve).collect()
@@ -278,13 +365,13 @@ fn spread(series: &[Vec<u32>], divisor: f64) -> (Vec<Band>, Vec<Curve>) {
     (vec![Band { low, high }], vec![Curve { class: "line mean".to_owned(), style: String::new(), values: mean }])
 }
 
-/// What almost all values reach: a few far outside must not flatten the rest.
-fn reach(all: &[Vec<Option<f64>>]) -> f64 {
+/// What the values reach; if some may be cut off, a few far outside do not flatten the rest.
+fn reach(all: &[Vec<Option<f64>>], cut: bool) -> f64 {
     let mut known: Vec<f64> = all.iter().flatten().flatten().copied().collect();
     known.sort_by(f64::total_cmp);
     let most = known.last().copied().unwrap_or(1.0);
     let usual = known.get(known.len() * 95 / 100).copied().unwrap_or(1.0);
-    most.min(usual * 2.0)
+    if cut { most.min(usual * 2.0) } else { most }
 }
 
 /// A little more than this, and above 0.
@@ -292,9 +379,9 @@ fn nice(value: f64) -> f64 {
     (value * 1.05).max(0.01)
 }
 
-/// The colour of a server: neighbours differ.
-fn hue(number: usize) -> String {
-    format!("--h:{}", number * 137 % 360)
+/// The colour of one of so many servers: all hues once, of three lightnesses in turn.
+fn hue(number: usize, count: usize) -> String {
+    format!("--h:{};--d:{}%", number * 360 / count.max(1), (number % 3) as i32 * 11 - 11)
 }
 
 /// Thousands apart, by a thin space.

@@ -18,7 +18,8 @@ pub(super) fn moved(outcome: &Outcome) -> Option<f64> {
 
 /// A table: a line for each scheduler.
 pub(super) fn render(simulation: &Simulation) -> String {
-    let head = ["scheduler", "served", "refused", "broken", "max/mean", "worst", "elsewhere", "moved", "slowdown", "ns/pick"];
+    let head =
+        ["scheduler", "served", "refused", "broken", "max/mean", "worst", "elsewhere", "moved", "slowdown", "ns/pick"];
     let mut rows = vec![head.map(str::to_owned)];
     rows.extend(simulation.schedulers.iter().zip(&simulation.measured).map(row));
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();

@@ -14,8 +14,7 @@ use super::workload::{Arrival, End, MOST, Workload};
 
 /// Most clients: the addresses of 100.64.0.0/10.
 const CLIENTS_MAX: u32 = 1 << 22;
-const KEYS: [&str; 9] =
-    ["rate", "seconds", "clients", "zipf", "duration", "bytes", "burst", "swing", "unanswered"];
+const KEYS: [&str; 9] = ["rate", "seconds", "clients", "zipf", "duration", "bytes", "burst", "swing", "unanswered"];
 
 /// A time in which more connections come.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -96,7 +95,8 @@ impl Formula {
                 self.bursts.push(Burst { from_s, to_s: from_s + length, factor });
             }
             "swing" => {
-                let wrong = || format!("swing={value} must be DEPTH/PERIOD, as in swing=0.5/60s, with a depth of at most 1");
+                let wrong =
+                    || format!("swing={value} must be DEPTH/PERIOD, as in swing=0.5/60s, with a depth of at most 1");
                 let (depth, period) = value.split_once('/').ok_or_else(wrong)?;
                 let depth = number(depth).filter(|depth| *depth <= 1.0).ok_or_else(wrong)?;
                 let period = Unit::Time.read(period)?;
@@ -121,7 +121,8 @@ impl Formula {
             .filter(|burst| seconds >= burst.from_s && seconds < burst.to_s)
             .map(|burst| burst.factor)
             .product();
-        let swing = self.swing.map_or(1.0, |(depth, period)| 1.0 + depth * (std::f64::consts::TAU * seconds / period).sin());
+        let swing =
+            self.swing.map_or(1.0, |(depth, period)| 1.0 + depth * (std::f64::consts::TAU * seconds / period).sin());
         burst * swing
     }
 
@@ -261,9 +262,16 @@ mod tests {
     #[test]
     fn mistakes_are_sentences() {
         for (wrong, word) in [
-            ("rate", "NAME=VALUE"), ("rate=-1", "number from"), ("rate=inf", "number from"), ("sconds=1", "did you mean"),
-            ("rate=1000000,seconds=1000", "at most"), ("burst=5", "BEGIN+"), ("swing=2/60s", "DEPTH/PERIOD"),
-            ("duration=fast", "not a time"), ("seconds=0", "too short"), ("clients=0", "number from"),
+            ("rate", "NAME=VALUE"),
+            ("rate=-1", "number from"),
+            ("rate=inf", "number from"),
+            ("sconds=1", "did you mean"),
+            ("rate=1000000,seconds=1000", "at most"),
+            ("burst=5", "BEGIN+"),
+            ("swing=2/60s", "DEPTH/PERIOD"),
+            ("duration=fast", "not a time"),
+            ("seconds=0", "too short"),
+            ("clients=0", "number from"),
         ] {
             let told = Formula::read(wrong).unwrap_err();
             assert!(told.contains(word), "{wrong}: {told}");
