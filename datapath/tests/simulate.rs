@@ -85,7 +85,7 @@ fn a_simulation_repeats_to_the_byte() {
     let directory = Directory::new();
     let events = directory.write("events", "2s down 10.0.0.1\n4s up 10.0.0.1\n5s add 10.0.0.9:80 3\n");
     let run = |seed| {
-        let names = ["rr", "wrr", "wlc", "lc", "sed", "nq", "sh", "mh"];
+        let names = ["rr", "wrr", "wlc", "lblcr", "twos", "nq", "sh", "mh"];
         let options = of(&names, "rate=500,seconds=8,clients=300,zipf=1,duration=lognormal:1s/1", "5");
         let mut json = directory.json(Simulate { seed, events: Some(events.clone()), ..options });
         json.as_object_mut().expect("an object").remove("measured").expect("costs stand apart");
@@ -280,6 +280,66 @@ fn the_report_stands_alone() {
     assert!(html.matches("<svg").count() >= 6);
 }
 
+/// `wlc` as a plugin.
+const WLC: &str = include_str!("../host/tests/modules/wlc.wat");
+
+/// A plugin that is `wlc` spreads load as the built-in does, through the director's own host; and it repeats to the byte.
+#[test]
+fn a_plugin_takes_part() {
+    let directory = Directory::new();
+    let file = directory.write("mine.wasm", wat::parse_str(WLC).expect("a module"));
+    let events = directory.write("events", "3s down 10.0.0.1\n6s up 10.0.0.1\n");
+    let run = || {
+        let options = of(
+            &["wlc", &file.display().to_string()],
+            "rate=1000,seconds=10,duration=exp:1s",
+            "10.0.0.1:80=3,10.0.0.2:80,10.0.0.3:80",
+        );
+        let mut json = directory.json(Simulate { events: Some(events.clone()), ..options });
+        json.as_object_mut().expect("an object").remove("measured");
+        json
+    };
+    let json = run();
+    let plugin = &json["schedulers"][1];
+    assert_eq!(plugin["label"], "mine");
+    assert_eq!((&plugin["plugin"]["picks"], &plugin["plugin"]["fallback"]), (&plugin["served"], &0.into()));
+    for (native, plugin) in counts(&json, 0).into_iter().zip(counts(&json, 1)) {
+        assert!(native.abs_diff(plugin) < 100, "{native} {plugin}");
+    }
+    assert_eq!(json, run());
+}
+
+/// A plugin that traps is replaced and sent into quarantine as in a director, and every connection is served all the same.
+#[test]
+fn a_faulty_plugin_is_told_of() {
+    let directory = Directory::new();
+    let text = r#"(module (memory (export "memory") 1 4)
+        (data (i32.const 1024) "XVS1\01\00\00\00\00\00\00\00\00\00\00\00\08\00\00\00\20\00\00\00")
+        (global $calls (mut i32) (i32.const 0))
+        (func (export "xvs_abi_version") (result i32) i32.const 1)
+        (func (export "xvs_table") (result i32) i32.const 1024)
+        (func (export "xvs_io") (result i32) i32.const 64)
+        (func (export "xvs_config") (result i32) i32.const 0)
+        (func (export "xvs_schedule") (result i32)
+            (global.set $calls (i32.add (global.get $calls) (i32.const 1)))
+            (if (i32.gt_u (global.get $calls) (i32.const 2000)) (then unreachable))
+            i32.const -2))"#;
+    let file = directory.write("trap.wasm", wat::parse_str(text).expect("a module"));
+    let json = directory.json(of(&[&file.display().to_string()], "rate=1000,seconds=20", "4"));
+    let one = &json["schedulers"][0];
+    assert_eq!(one["refused"], 0);
+    let record = &one["plugin"];
+    assert!(number(&record["quarantines"]) >= 1.0 && record["last_fault"].is_string(), "{record}");
+    let report = directory.0.join("report.html");
+    let options = of(&[&file.display().to_string()], "rate=1000,seconds=20", "4");
+    simulate(&Simulate { report: Some(report.clone()), ..options }).expect("a simulation");
+    assert!(fs::read_to_string(report).expect("the report").contains("<h2>Plugins</h2>"));
+    // It takes no options, and has room for eight servers.
+    let options = Simulate { options: vec!["trap:a=1".into()], ..of(&[&file.display().to_string()], "rate=9", "4") };
+    assert_eq!(wrong(&options).0, 1);
+    assert_eq!(wrong(&of(&[&file.display().to_string()], "rate=9", "9")).0, 1);
+}
+
 /// Every mistake has its exit code and a sentence that says what would be right.
 #[test]
 fn mistakes_are_told() {
@@ -288,6 +348,9 @@ fn mistakes_are_told() {
     let bad_events = directory.write("events", "1s drop 10.0.0.1\n");
     let no_capture = directory.write("text.pcap", "no capture at all, but long enough for a header");
     let elsewhere = directory.write("a.pcap", pcap(&frames()));
+    let mut ages = frames();
+    ages[11].0 += 8 * 86_400_000;
+    let ages = directory.write("ages.pcap", pcap(&ages));
     let not_wasm = directory.write("mine.wasm", "no module");
     let cases: Vec<(Simulate, u8, &str)> = vec![
         (Simulate { scheduler: vec!["wlcc".into()], ..good() }, 64, "did you mean \"wlc\""),
@@ -301,6 +364,7 @@ fn mistakes_are_told() {
         (Simulate { synthetic: None, ..good() }, 64, "which connections?"),
         (Simulate { service: Some("web".into()), ..good() }, 64, "VIP:PORT"),
         (Simulate { events: Some(bad_events), ..good() }, 2, "line 1: nothing called \"drop\""),
+        (traced(ages, None), 12, "at most a week"),
         (traced(no_capture, None), 12, "it is no pcap or pcapng file"),
         (
             traced(elsewhere.clone(), Some("192.0.2.77:80")),

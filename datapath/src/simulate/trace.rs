@@ -17,6 +17,9 @@ use super::capture::{self, Seen, Tally};
 use super::error::SimulateError;
 use super::workload::{Arrival, End, MOST, Workload};
 
+/// Longest capture, in seconds: a week. Longer ones have wrong stamps, mostly.
+const LONGEST_S: u64 = 7 * 86_400;
+
 /// One connection of the capture; stamps in nanoseconds of its clock.
 #[derive(Clone, Copy, Debug)]
 struct Talk {
@@ -130,6 +133,11 @@ pub(super) fn read(path: &Path, asked: Option<(Protocol, Endpoint)>) -> Result<W
         talks.take(&seen, path)
     })?;
     let nothing = |what: String| SimulateError::Capture { path: path.to_owned(), what };
+    let span_s = end.saturating_sub(begin) / 1_000_000_000;
+    if span_s > LONGEST_S {
+        let what = "its stamps are wrong, or it is too long: at most a week can be simulated";
+        return Err(nothing(format!("its frames are {span_s} s apart: {what}")));
+    }
     let service = asked.or_else(|| talks.busiest());
     let (protocol, endpoint) =
         service.ok_or_else(|| nothing(format!("no connection begins in its {} frames", tally.frames)))?;
