@@ -14,6 +14,8 @@ const SCRIPT: &str = include_str!("report.js");
 const READING: &str = include_str!("reading.html");
 /// With more servers a card shows the spread of all instead of each.
 const LINES: usize = 24;
+/// Bytes of a value that gets twice the room.
+const LONG: usize = 40;
 /// More moments than that are left to the JSON.
 const MOMENTS: usize = 40;
 
@@ -62,7 +64,8 @@ impl Page<'_> {
             self.simulation.moments.iter().map(|moment| moment.events.len()).sum::<usize>(),
         );
         for (name, value) in &self.simulation.inputs {
-            let _ = write!(html, "<div><dt>{}</dt><dd>{}</dd></div>", escape(name), escape(value));
+            let class = if value.len() > LONG { " class=\"long\"" } else { "" };
+            let _ = write!(html, "<div{class}><dt>{}</dt><dd>{}</dd></div>", escape(name), escape(value));
         }
         html + "</dl></details></header>"
     }
