@@ -24,8 +24,8 @@ struct Failure {
     code: u8,
 }
 
-/// Exit codes beside those of [`run::RunError`] and [`replay::ReplayError`]: the director refused; nobody answers; the
-/// command line is wrong (EX_USAGE).
+/// Exit codes beside those of [`run::RunError`], [`replay::ReplayError`] and [`simulate::SimulateError`]: the director
+/// refused; nobody answers; the command line is wrong (EX_USAGE).
 const REFUSED: u8 = 1;
 const NO_DIRECTOR: u8 = 20;
 const USAGE: u8 = 64;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use xvs_engine::sched::Builtin;
-use xvs_host::{Grants, Host, Limits, Version, warm_thread};
+use xvs_host::{Grants, Host, Limits, Version};
 
 use crate::config::problem::{did_you_mean, quote};
 use crate::config::rules;
@@ -155,10 +155,7 @@ impl Reader<'_> {
         let bytes = std::fs::read(&path).map_err(|source| SimulateError::File { path: path.clone(), source })?;
         let host = match &mut self.host {
             Some(host) => host,
-            none => {
-                warm_thread();
-                none.insert(Host::new(Limits::default()).map_err(|error| wrong(error.to_string()))?)
-            }
+            none => none.insert(Host::new(Limits::default()).map_err(|error| wrong(error.to_string()))?),
         };
         let module = host.load(&bytes, Grants::ALL).map_err(|error| wrong(error.to_string()))?;
         let version = Arc::new(Version { name: label.to_owned(), number: 1, module });
