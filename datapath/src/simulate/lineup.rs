@@ -193,13 +193,13 @@ fn read_server(word: &str) -> Result<Server, String> {
 /// # Errors
 /// It is none: a sentence.
 pub(super) fn read_weight(word: &str) -> Result<i32, String> {
-    let weight = word.parse().ok().filter(|&weight: &i32| weight >= 0 && i64::from(weight) <= WEIGHT_MAX as i64);
+    let weight = word.parse().ok().filter(|&weight: &i32| weight >= 0 && i64::from(weight) <= WEIGHT_MAX);
     weight.ok_or_else(|| format!("{} is no weight: 0 to {WEIGHT_MAX}", quote(word)))
 }
 
 /// A speed, if it is one.
 pub(super) fn read_speed(word: &str) -> Option<f64> {
-    number(word).filter(|&speed| speed >= 0.001 && speed <= 1000.0)
+    number(word).filter(|speed| (0.001..=1000.0).contains(speed))
 }
 
 #[cfg(test)]

@@ -277,7 +277,7 @@ impl Page<'_> {
     }
 
     fn cost(&self) -> String {
-        let most = self.simulation.measured.iter().map(|measured| measured.pick.p90_ns).fold(1.0, f64::max);
+        let most = self.simulation.measured.iter().map(|measured| measured.pick.median_ns * 1.25).fold(1.0, f64::max);
         let mut html = "<section><h2>Cost of a pick</h2><p class=\"note\">Measured on the machine that made this report: the only \
              numbers here that do not repeat.</p><article class=\"event costs\">"
             .to_owned();
@@ -329,7 +329,7 @@ impl Page<'_> {
         }
         format!(
             "<section><h2>Plugins</h2><div class=\"wide\"><table><thead><tr><th>plugin<th>chose<th>left to wlc<th>overruled\
-             <th>worst fuel<th>faults<th>quarantines</tr></thead><tbody>{html}</tbody></table></div></section>"
+             <th>worst fuel<th class=\"long\">faults<th>quarantines</tr></thead><tbody>{html}</tbody></table></div></section>"
         )
     }
 }
