@@ -166,7 +166,9 @@ impl<S: Scheduler> Twins<S> {
         let (mut native, mut instance) = born(&self.kind, &self.servers);
         let mut state = [0; abi::TEXT_MAX];
         let saved = self.native.save(&mut state).map(|len| state[..len].to_vec());
-        assert_eq!(self.instance.save().unwrap(), saved, "the saved states differ");
+        // A worker may be waiting for its seat while it saves.
+        let fuel = self.kind.module.limits().fuel_most;
+        assert_eq!(self.instance.save(fuel).unwrap(), saved, "the saved states differ");
         if let Some(saved) = saved {
             assert!(native.restore(&self.servers, &saved) && instance.restore(&saved).unwrap());
         }
