@@ -237,18 +237,19 @@ fn shift<'a>(list: impl Iterator<Item = &'a mut Known>) {
 }
 
 /// The first usable server of the least load for the part of its weight that counts, as `wlc` weighs it. Compared without
-/// dividing. The products fit into 64 bits: weights have 16 bits in LVS's own tools, and no server has 2^29 connections.
+/// dividing. The products fit into 64 bits: weights have 16 bits in LVS's own tools, and no server has 2^29 connections
+/// (one that had would be taken for a less loaded one).
 fn least<R: Reals + ?Sized>(reals: &R, part: impl Fn(usize) -> u32) -> Option<usize> {
     let mut best = None;
     // Nobody's load, which every other is below.
-    let (mut least_load, mut its_weight) = (1, 0);
+    let (mut least_load, mut its_weight) = (1u64, 0u64);
     for index in 0..reals.len() {
         if !reals.is_usable(index) {
             continue;
         }
-        let load = reals.overhead(index).min(1 << 37);
+        let load = reals.overhead(index);
         let weight = u64::from((reals.weight(index) as u32).min(65_535)) * u64::from(part(index));
-        if load * its_weight < least_load * weight {
+        if load.wrapping_mul(its_weight) < least_load.wrapping_mul(weight) {
             best = Some(index);
             (least_load, its_weight) = (load, weight);
         }
