@@ -27,6 +27,7 @@ use std::sync::OnceLock;
 use anyhow::{Context, Result, anyhow, ensure};
 use sha2::{Digest, Sha256};
 
+pub use rust::command;
 pub use way::{Way, find};
 
 /// The variable that names a directory of modules which are taken as they are, without building anything.

@@ -33,7 +33,8 @@ pub(crate) fn build(way: &Way, workspace: &Path, target: &Path) -> Result<Vec<(S
         .collect())
 }
 
-fn command(way: &Way, workspace: &Path, target: &Path) -> Command {
+/// The call of cargo that builds the modules of a workspace, into a directory of its own.
+pub fn command(way: &Way, workspace: &Path, target: &Path) -> Command {
     let mut command = Command::new(&way.cargo);
     command.current_dir(workspace).env("RUSTC", &way.rustc).env("CARGO_TARGET_DIR", target);
     // What is meant for the director's own build, or would replace the plugins' linker flags.
