@@ -73,8 +73,8 @@ pub(crate) fn first_pick(host: &Host, text: &str, grants: Grants) -> Result<i32,
     let module = load(host, text, grants).unwrap_or_else(|rejected| panic!("{rejected}\n{text}"));
     let mut instance = instance(&module, 4);
     let picked = instance.pick(&Flow::default(), module.budget(4));
-    if picked.is_err() {
-        let reason = picked.as_ref().unwrap_err().reason();
+    if let Err(fault) = &picked {
+        let reason = fault.reason();
         assert_eq!(instance.pick(&Flow::default(), 1000), Err(Fault::Dead { reason }), "it lives on");
     }
     picked
