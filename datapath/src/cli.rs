@@ -9,6 +9,10 @@ use crate::control::protocol::{Assignment, Family, MarkRule, Ports, Prefix, Prot
 use crate::ipvsadm::proc::File;
 use crate::plugin::Plugin;
 
+mod scheduler;
+
+pub use scheduler::Scheduler;
+
 /// A layer-4 load balancer: Linux Virtual Server's work, on AF_XDP.
 ///
 /// `xvs run` is the director; the other commands ask it, or work on files alone. Rules are also changed by `xvsadm`,
@@ -47,6 +51,9 @@ pub enum Command {
     /// Read and change the settings that LVS has as net.ipv4.vs.*, and xvs's own.
     #[command(subcommand)]
     Sysctl(Sysctl),
+    /// Load, swap, try and watch scheduler plugins (`xvsadm -A -s wasm:NAME`).
+    #[command(subcommand)]
+    Scheduler(Scheduler),
     /// Tell how long connections are remembered, and change it.
     Timeouts(Timeouts),
     /// Check a configuration file; changes nothing and needs no director.

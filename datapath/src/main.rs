@@ -13,6 +13,7 @@ use xvs::config::Desired;
 use xvs::control::book::check_room;
 use xvs::control::client::{self, Client, ClientError};
 use xvs::control::protocol::{Action, Answer, Standing};
+use xvs::control::wanted;
 use xvs::ipvsadm::proc::File;
 use xvs::plugin::{self, Plugin, PluginError};
 use xvs::{render, replay, run, simulate};
@@ -110,6 +111,15 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
                 _ => None,
             })
         }
+        Command::Scheduler(command) => {
+            let usage = |message| Failure { message: format!("{message}; see `xvs scheduler --help`"), code: USAGE };
+            let (action, json) = command.action().map_err(usage)?;
+            ask(control, Action::Scheduler(action), json, |answer| match answer {
+                Answer::Scheduler(answer) => Some(render::schedulers::answer(answer)),
+                Answer::Done => Some(String::new()),
+                _ => None,
+            })
+        }
         Command::Sysctl(command) => sysctl(control, command),
         Command::Timeouts(options) => timeouts(control, options),
         Command::Check { file, json } => check(&file, json),
@@ -117,7 +127,8 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             let document = run::read_text(&file).map_err(failure)?;
             // Checked here first: problems are told with the file's name, and need no director.
             validate(&file, &document)?;
-            ask(control, Action::Apply { document, dry_run }, json, |answer| match answer {
+            let directory = Some(run::base(Some(&file)).map_err(failure)?);
+            ask(control, Action::Apply { document, dry_run, directory }, json, |answer| match answer {
                 Answer::Plan(changes) if changes.is_empty() => Some("nothing to change\n".to_owned()),
                 Answer::Plan(changes) => Some(changes.iter().map(|change| format!("{change}\n")).collect()),
                 _ => None,
@@ -219,14 +230,17 @@ fn check(file: &Path, json: bool) -> Result<(), Failure> {
         interfaces: usize,
         services: usize,
         servers: usize,
+        schedulers: usize,
     }
     let text = run::read_text(file).map_err(failure)?;
-    let desired = match validate(file, &text) {
-        Ok(desired) => desired,
+    let checked = validate(file, &text).and_then(|desired| Ok((check_plugins(file, &desired)?, desired)));
+    let (schedulers, desired) = match checked {
+        Ok(checked) => checked,
         Err(wrong) => {
             if json {
                 let problems = wrong.message.lines().collect();
-                print_json(&Summary { right: false, problems, interfaces: 0, services: 0, servers: 0 })?;
+                let (interfaces, services, servers, schedulers) = Default::default();
+                print_json(&Summary { right: false, problems, interfaces, services, servers, schedulers })?;
             }
             return Err(wrong);
         }
@@ -234,9 +248,22 @@ fn check(file: &Path, json: bool) -> Result<(), Failure> {
     let servers: usize = desired.services().iter().map(|service| service.servers.len()).sum();
     let (interfaces, services) = (desired.interfaces().len(), desired.services().len());
     if json {
-        return print_json(&Summary { right: true, problems: Vec::new(), interfaces, services, servers });
+        let problems = Vec::new();
+        return print_json(&Summary { right: true, problems, interfaces, services, servers, schedulers });
     }
-    print(&format!("{}: right; {interfaces} interfaces, {services} services, {servers} real servers\n", file.display()))
+    let plugins = if schedulers == 0 { String::new() } else { format!(", {schedulers} scheduler plugins") };
+    let file = file.display();
+    print(&format!("{file}: right; {interfaces} interfaces, {services} services, {servers} real servers{plugins}\n"))
+}
+
+/// Loads the plugins of a configuration, without a director; gives their number.
+fn check_plugins(file: &Path, desired: &Desired) -> Result<usize, Failure> {
+    let mut desired = desired.clone();
+    desired.start_from(&run::base(Some(file)).map_err(failure)?);
+    wanted::check(&desired).map_err(|problems| {
+        let lines: Vec<String> = problems.iter().map(|problem| format!("{}: {problem}", file.display())).collect();
+        failure(run::RunError::Configuration(lines.join("\n")))
+    })
 }
 
 /// Asks the director and prints its answer.

@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+pub mod schedulers;
+
 use crate::config::rules;
 use crate::control::protocol::{Counter, Drop, MarkView, SettingState, Standing, Status, TimeoutSet};
 
@@ -18,6 +20,9 @@ pub fn status(status: &Status) -> String {
         status.generation
     );
     let _ = writeln!(text, "connections: {} of {}", status.connections, status.connections_max);
+    for alarm in &status.alarms {
+        let _ = writeln!(text, "alarm: {alarm}");
+    }
     for interface in &status.interfaces {
         let _ = writeln!(text, "\ninterface {}: XDP {}, MTU {}", interface.name, interface.xdp_mode, interface.mtu);
         for queue in &interface.queues {
@@ -163,8 +168,13 @@ pub fn marks(marks: &[MarkView]) -> String {
     });
     let head = ["rule", "mark", "to", "protocol", "ports", "from", "service"].map(str::to_owned);
     let rows: Vec<[String; 7]> = std::iter::once(head).chain(rows).collect();
+    table(&rows)
+}
+
+/// Rows in columns, the head among them.
+fn table<const N: usize>(rows: &[[String; N]]) -> String {
     let mut text = String::new();
-    for row in &rows {
+    for row in rows {
         let cells = row.iter().enumerate().map(|(column, cell)| {
             let width = rows.iter().map(|row| row[column].len()).max().unwrap_or_default();
             format!("{cell:<width$}")

@@ -119,7 +119,8 @@ struct Line {
 /// A file or the configuration is wrong.
 pub fn replay(options: &Replay) -> Result<String, ReplayError> {
     let document = run::read_config(&options.config)?;
-    let desired = Desired::validate(document, Builtin::NAMES).map_err(RunError::from)?;
+    let mut desired = Desired::validate(document, Builtin::NAMES).map_err(RunError::from)?;
+    desired.start_from(&run::base(Some(&options.config))?);
     let (mut engine, shared) = engine(&desired)?;
 
     let mut capture = Capture::open(&options.pcap_in)?;
@@ -300,6 +301,7 @@ fn engine(desired: &Desired) -> Result<(Engine, Arc<Shared>), ReplayError> {
     let mac = gateway.map_or(GATEWAY_MAC, |gateway| gateway.mac.0);
     let mut outside = Surroundings { shared: &shared, mac };
     let refused = |refusal: Refusal| RunError::Refused(refusal.message);
+    book.load_plugins(desired).map_err(refused)?;
     book.replace_marks(desired.marks().to_vec()).map_err(refused)?;
     for state in desired.services() {
         book.open_service(state.spec.clone()).map_err(refused)?;

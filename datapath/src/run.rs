@@ -84,6 +84,15 @@ pub fn read_text(path: &Path) -> Result<String, RunError> {
     std::fs::read_to_string(path).map_err(|source| RunError::File { path: path.to_owned(), source })
 }
 
+/// The directory that relative paths of a configuration file start from.
+///
+/// # Errors
+/// There is no current directory.
+pub fn base(config: Option<&Path>) -> Result<PathBuf, RunError> {
+    let directory = config.and_then(Path::parent).unwrap_or_else(|| Path::new(""));
+    std::env::current_dir().map(|current| current.join(directory)).map_err(system("find the current directory"))
+}
+
 /// The settings of file and command line together.
 fn settings(options: &Options) -> Result<Desired, RunError> {
     let mut document = match &options.config {
@@ -95,7 +104,8 @@ fn settings(options: &Options) -> Result<Desired, RunError> {
             document.interface.push(InterfaceTable { name: Some(name.clone()), ..InterfaceTable::default() });
         }
     }
-    let desired = Desired::validate(document, Builtin::NAMES)?;
+    let mut desired = Desired::validate(document, Builtin::NAMES)?;
+    desired.start_from(&base(options.config.as_deref())?);
     desired.notes().iter().for_each(|note| tracing::warn!(%note, "configuration"));
     Ok(desired)
 }
@@ -166,11 +176,7 @@ fn reload(options: &Options, controller: &mut Controller) {
         return;
     }
     match settings(options) {
-        Ok(desired) => match controller.reload(&desired) {
-            Ok(changes) if changes.is_empty() => tracing::info!("configuration read again: nothing changes"),
-            Ok(changes) => changes.iter().for_each(|change| tracing::info!(change, "configuration read again")),
-            Err(refusal) => tracing::error!(refusal = refusal.message, "configuration refused; the rules stay"),
-        },
+        Ok(desired) => controller.reload(desired),
         Err(error) => tracing::error!(%error, "configuration not read; the rules stay"),
     }
 }

@@ -473,6 +473,7 @@ const METHODS: [Method; 4] = [
 ];
 
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "there are few of them")]
 enum Step {
     Do(Action),
     Connect(usize, u16),

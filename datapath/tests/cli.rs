@@ -2,6 +2,8 @@
 //!
 //! The real program, without a director and without root.
 
+mod plugins;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
@@ -99,6 +101,14 @@ fn every_failure_has_a_code_and_a_cure() {
             ask(&["mark", "add", "1", "--to", "192.0.2.0/24", "--ports", "80,443", "--from", "10.0.0.0/8", "--first"]),
             ask(&["mark", "delete", "4294967295", "--to", "2001:db8::1", "--protocol", "sctp", "--json"]),
             ask(&["status", "--control", &socket]),
+            ask(&["scheduler", "list"]),
+            ask(&["scheduler", "load", "mine", &good, "--grant", "time,log"]),
+            ask(&["scheduler", "swap", "mine", "3"]),
+            ask(&["scheduler", "options", "tcp:192.0.2.1:80", "zone=a", "--unset", "limit", "--json"]),
+            ask(&["scheduler", "metric", "tcp:192.0.2.1:80", "10.0.0.1", "-5"]),
+            ask(&["scheduler", "shadow", "mark6:7", "mine", "--sample", "1/100", "--option", "a=b"]),
+            ask(&["scheduler", "canary", "udp:[2001:db8::1]:53", "./mine.wasm", "--share", "0.5%"]),
+            ask(&["scheduler", "canary", "192.0.2.1:80", "--off"]),
         ],
     );
     kind(
@@ -143,6 +153,16 @@ fn every_failure_has_a_code_and_a_cure() {
             ask(&["mark", "add", "1", "--to", "192.0.2.1/24"]),
             ask(&["mark", "add", "1", "--to", "192.0.2.0/24", "--ports", "http"]),
             ask(&["mark", "delete", "1", "--to", "192.0.2.0/24", "--protocol", "icmp"]),
+            ask(&["scheduler"]),
+            ask(&["scheduler", "load", "mine"]),
+            ask(&["scheduler", "load", "mine", &good, "--grant", "disk"]),
+            ask(&["scheduler", "status", "192.0.2.1"]),
+            ask(&["scheduler", "options", "tcp:192.0.2.1:80", "a=1", "a=2"]),
+            ask(&["scheduler", "metric", "tcp:192.0.2.1:80", "web1", "5"]),
+            ask(&["scheduler", "shadow", "tcp:192.0.2.1:80"]),
+            ask(&["scheduler", "shadow", "tcp:192.0.2.1:80", "mine", "--off"]),
+            ask(&["scheduler", "canary", "tcp:192.0.2.1:80", "mine"]),
+            ask(&["scheduler", "canary", "tcp:192.0.2.1:80", "mine", "--share", "200%"]),
         ],
     );
     let mut codes = BTreeMap::new();
@@ -166,7 +186,15 @@ fn every_failure_has_a_code_and_a_cure() {
     assert!(kinds["the command line is wrong"][2].1.contains("'status'"), "what was meant: {kinds:#?}");
     let usage = &kinds["the command line is wrong"];
     let said = |word: &str| usage.iter().any(|(_, line)| line.contains(word));
-    for word in ["--to", "1..", "192.0.2.0/24 would be right", "80,443,8000-8100", "tcp, udp or sctp"] {
+    for word in [
+        "--to",
+        "1..",
+        "192.0.2.0/24 would be right",
+        "80,443,8000-8100",
+        "tcp, udp or sctp",
+        "tcp:VIP:PORT",
+        "as in 5%",
+    ] {
         assert!(said(word), "{word:?} in: {usage:#?}");
     }
     assert_eq!(fs::read_to_string(&precious).expect("still there"), "text");
@@ -224,6 +252,41 @@ fn check_tells_all_problems() {
     assert_eq!((told["right"].as_bool(), told["services"].as_u64()), (Some(true), Some(1)));
 }
 
+/// Guards `check` of plugins: their files are loaded without a director, what is wrong with any is told with its place, and
+/// so are options that a plugin refuses.
+#[test]
+fn check_loads_the_plugins() {
+    let directory = Directory::new("plugins");
+    let module = |name: &str, configure: &str| {
+        let bytes = wat::parse_str(plugins::text(8, configure, "i32.const 0")).expect("a module");
+        fs::write(directory.path(name), bytes).expect("a file");
+    };
+    module("mine.wasm", "");
+    module("picky.wasm", r#"(func (export "xvs_configure") (result i32) i32.const -1)"#);
+    directory.write("text.wasm", "no module");
+    let site = |name: &str, file: &str| {
+        let scheduler = format!("[[scheduler]]\nname = \"mine\"\nfile = \"{file}\"\n");
+        directory.write(name, &format!("{scheduler}{SERVICE}scheduler = \"wasm:mine\"\noptions = {{ a = 1 }}\n"))
+    };
+    let good = site("good.toml", "mine.wasm");
+    let output = xvs(&["check", &good]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("1 scheduler plugins"), "{}", text(&output.stdout));
+    for (name, file, word) in [
+        ("picky.toml", "picky.wasm", "refused its options"),
+        ("text.toml", "text.wasm", "scheduler[0].file"),
+        ("none.toml", "none.wasm", "can not read"),
+    ] {
+        let (code, line) = wrong(&["check", &site(name, file)]);
+        assert!(code == 2 && line.contains(word), "{name}: {code}, {line}");
+    }
+    let nowhere = directory.write("nowhere.toml", &format!("{SERVICE}scheduler = \"wasm:other\"\n"));
+    let (code, line) = wrong(&["check", &nowhere]);
+    assert!(code == 2 && line.contains("scheduler_dir"), "{code}, {line}");
+    let told: Value = serde_json::from_slice(&xvs(&["check", &good, "--json"]).stdout).expect("JSON");
+    assert_eq!((told["right"].as_bool(), told["schedulers"].as_u64()), (Some(true), Some(1)));
+}
+
 /// Asks a command for help: every option must be explained.
 fn explains(command: &[&str]) {
     let output = xvs(&[command, &["--help"]].concat());
@@ -247,7 +310,8 @@ fn help_is_complete() {
     let top = xvs(&["--help"]);
     assert!(top.status.success() && top.stderr.is_empty());
     let top = text(&top.stdout);
-    let commands = ["run", "status", "drops", "explain", "mark", "sysctl", "timeouts", "check", "apply", "replay"];
+    let commands =
+        ["run", "status", "drops", "explain", "mark", "sysctl", "timeouts", "scheduler", "check", "apply", "replay"];
     for command in commands {
         let line = top
             .lines()
@@ -258,6 +322,11 @@ fn help_is_complete() {
     }
     for command in ["list", "add", "delete"] {
         explains(&["mark", command]);
+    }
+    let commands =
+        ["load", "list", "status", "swap", "rollback", "unload", "options", "metric", "retry", "shadow", "canary"];
+    for command in commands.into_iter().chain(["compare", "promote"]) {
+        explains(&["scheduler", command]);
     }
     let version = xvs(&["--version"]);
     assert!(version.status.success() && text(&version.stdout).starts_with("xvs "));

@@ -120,6 +120,47 @@ fn read(text: &str) -> Result<Desired, Vec<String>> {
     Desired::read(text, "", SCHEDULERS).map_err(|list| list.iter().map(ToString::to_string).collect())
 }
 
+/// Plugins, options and tags arrive as the text that a plugin reads, relative paths start where the caller says, and the
+/// rules are read back as they were.
+#[test]
+fn plugins_options_and_tags_are_read() {
+    let text = r#"
+[director]
+scheduler_dir = "plugins"
+watch_schedulers = true
+
+[[scheduler]]
+name = "mine"
+file = "mine.wasm"
+grants = ["log", "time"]
+
+[[service]]
+address = "192.0.2.1:80"
+scheduler = "wasm:mine"
+fallback = "rr"
+options = { zone = "a", limit = 0x10, share = 0.5, sticky = true }
+
+[[service.server]]
+address = "10.0.0.1:80"
+tags = { zone = "a", rack = 7 }
+"#;
+    let mut desired = read(text).unwrap();
+    assert_eq!(desired.relative_path(), Some("mine.wasm".as_ref()));
+    desired.start_from("/etc/xvs".as_ref());
+    assert_eq!((desired.relative_path(), desired.director().watch_schedulers), (None, true));
+    assert_eq!(desired.director().scheduler_dir.as_deref(), Some("/etc/xvs/plugins".as_ref()));
+    let plugin = &desired.plugins()[0];
+    assert_eq!((plugin.name.as_str(), plugin.grants.to_string().as_str()), ("mine", "time,log"));
+    assert_eq!(plugin.file, std::path::Path::new("/etc/xvs/mine.wasm"));
+    let state = &desired.services()[0];
+    assert_eq!((state.spec.scheduler.as_str(), state.spec.native()), ("wasm:mine", "rr"));
+    let options = xvs::config::plugins::text(state.spec.options.as_ref().unwrap());
+    assert_eq!(options, "limit=16\nshare=0.5\nsticky=true\nzone=a\n");
+    assert_eq!(state.servers[0].tags.unwrap().as_str(), "rack=7,zone=a");
+    let again = read(&render(None, desired.services())).unwrap();
+    assert_eq!(again.services(), desired.services());
+}
+
 /// Each key of the file arrives where it belongs: a key that is parsed and then forgotten would show here.
 #[test]
 fn every_key_counts() {
@@ -165,6 +206,8 @@ fn every_key_counts() {
             persistence: Some(Persistence { timeout_s: 300, mask: Mask::leading(Family::Inet, 24) }),
             engine: Some("sip".into()),
             one_packet: true,
+            fallback: None,
+            options: None,
         }
     );
     assert_eq!(udp.timeouts, ByState::from([("udp".into(), 10)]), "0 is the director's");
@@ -175,6 +218,7 @@ fn every_key_counts() {
         weight,
         upper,
         lower,
+        tags: None,
     };
     let gue = Method::Tun(Tunnel::Gue { port: 6080, checksum: TunnelChecksum::Remote });
     assert_eq!(
@@ -226,12 +270,12 @@ fn mistakes_and_what_is_said_about_them() {
         ("[director\n".into(), &["line 1, column 10: not TOML: unclosed table, expected `]`"]),
         ("[director]\ncontrol = /run/x\n".into(), &["line 2, column 11: not TOML: a value is missing, or it is text without double quotes"]),
         ("[timeouts]\ntcp 900".into(), &["line 2, column 5: not TOML: a key is followed by = and a value"]),
-        ("[frames]\nsize = 2048\nsize = 4096".into(), &["line 3, column 1: not TOML: this key or table stands a second time; [[interface]], [[mark]], [[service]] and [[service.server]] repeat in double brackets"]),
+        ("[frames]\nsize = 2048\nsize = 4096".into(), &["line 3, column 1: not TOML: this key or table stands a second time; [[interface]], [[scheduler]], [[mark]], [[service]] and [[service.server]] repeat in double brackets"]),
         ("[frames]\nx = 192.0.2.1\n".into(), &["line 2, column 10: not TOML: this is no number; text and addresses stand in double quotes"]),
         // Names of tables and keys.
-        ("[fraems]\n".into(), &[r#"line 1, column 2: fraems: unknown table (did you mean "frames"?); known here: director, connections, timeouts, sysctl, frames, interface, mark, service"#]),
-        ("[director]\nvip-interface = \"eth0\"\nweight = 1".into(), &[r#"line 2, column 1: director.vip-interface: unknown key (did you mean "vip_interface"?); known here: control, own_vips, vip_interface, observe_replies, absent_worker, xdp_mode, compat, kernel, pin, cpus"#, "line 3, column 1: director.weight: unknown key (it belongs to [[service.server]]); known here: control, own_vips, vip_interface, observe_replies, absent_worker, xdp_mode, compat, kernel, pin, cpus"]),
-        (s("wieght = 3"), &[r#"line 6, column 1: service[0].server[0].wieght: unknown key (did you mean "weight"?); known here: address, method, weight, upper, lower, tunnel, tunnel_port, tunnel_checksum"#]),
+        ("[fraems]\n".into(), &[r#"line 1, column 2: fraems: unknown table (did you mean "frames"?); known here: director, connections, timeouts, sysctl, frames, interface, scheduler, mark, service"#]),
+        ("[director]\nvip-interface = \"eth0\"\nweight = 1".into(), &[r#"line 2, column 1: director.vip-interface: unknown key (did you mean "vip_interface"?); known here: control, own_vips, vip_interface, observe_replies, absent_worker, xdp_mode, compat, kernel, pin, cpus, scheduler_dir, watch_schedulers"#, "line 3, column 1: director.weight: unknown key (it belongs to [[service.server]]); known here: control, own_vips, vip_interface, observe_replies, absent_worker, xdp_mode, compat, kernel, pin, cpus, scheduler_dir, watch_schedulers"]),
+        (s("wieght = 3"), &[r#"line 6, column 1: service[0].server[0].wieght: unknown key (did you mean "weight"?); known here: address, method, weight, upper, lower, tunnel, tunnel_port, tunnel_checksum, tags"#]),
         ("[[frames]]\n".into(), &["line 1, column 3: frames: there is one such table: write [frames] in single brackets"]),
         ("frames = 3".into(), &["line 1, column 1: frames: this is a table: write [frames], then a line for each key"]),
         ("[interface]\nname = \"eth0\"".into(), &["line 1, column 2: interface: there may be several: write [[interface]] in double brackets, once for each"]),
@@ -291,7 +335,16 @@ fn mistakes_and_what_is_said_about_them() {
         // Attributes of services.
         (v("family = \"inet\""), &["line 3, column 1: service[0].family: the address tells it: leave family out"]),
         (v("protocol = \"icmp\""), &[r#"line 3, column 12: service[0].protocol: "icmp" is not "tcp", "udp" or "sctp""#]),
-        (v("scheduler = \"wlcc\""), &[r#"line 3, column 1: service[0].scheduler: no scheduler "wlcc" (did you mean "wlc"?); there are: rr, wrr, lc, wlc, lblc, lblcr, dh, sh, sed, nq, fo, ovf, mh, twos"#]),
+        (v("scheduler = \"wlcc\""), &[r#"line 3, column 1: service[0].scheduler: no scheduler "wlcc" (did you mean "wlc"?); there are: rr, wrr, lc, wlc, lblc, lblcr, dh, sh, sed, nq, fo, ovf, mh, twos, and wasm:NAME for a plugin"#]),
+        (v("scheduler = \"wasm:A\"\nfallback = \"wasm:b\""), &[r#"line 3, column 1: service[0].scheduler: "A" can not be the name of a plugin: it has 1 to 32 characters of a-z, 0-9, - and _, and begins with a letter or a figure"#, r#"line 4, column 1: service[0].fallback: a plugin such as "wasm:b" can not be the fallback: name a native scheduler"#]),
+        (v("fallback = \"wlcc\"\noptions = 3"), &["line 4, column 1: service[0].options: this is a table of names and values, as in options = { zone = \"a\" }"]),
+        (v("options = { zone = [1], limit = 1979-05-27 }"), &["line 3, column 20: service[0].options.zone: this is text in double quotes, a number of at most 64 bits, true or false", "line 3, column 33: service[0].options.limit: this is text in double quotes, a number of at most 64 bits, true or false"]),
+        (v("options = { \"a b\" = 1 }"), &[r#"line 3, column 1: service[0].options: "a b" can not be the name of an option: it has 1 to 64 letters, figures, -, _ and ."#]),
+        (v("options = { a = \"x\\ny\" }"), &["line 3, column 1: service[0].options: the value of option a has control characters: it is one line of text"]),
+        (s("tags = { zone = \"a,b\" }"), &[r#"line 6, column 1: service[0].server[0].tags: "a,b" can not be part of a tag: no comma, no equal sign, no control characters"#]),
+        ("[[scheduler]]\nname = \"A\"\n[[scheduler]]\nfile = \"\"\ngrants = [\"tine\"]".into(), &[r#"line 1, column 1: scheduler[0].file: missing: which module, as in file = "/etc/xvs/schedulers/mine.wasm"?"#, r#"line 2, column 1: scheduler[0].name: "A" can not be the name of a plugin: it has 1 to 32 characters of a-z, 0-9, - and _, and begins with a letter or a figure"#, "line 3, column 1: scheduler[1].name: missing: which name? A service says wasm:NAME then", r#"line 4, column 1: scheduler[1].file: missing: which module, as in file = "/etc/xvs/schedulers/mine.wasm"?"#, r#"line 5, column 11: scheduler[1].grants[0]: nothing "tine" (did you mean "time"?) can be granted; there are: time, random, log"#]),
+        ("[[scheduler]]\nname = \"a\"\nfile = \"a\"\n[[scheduler]]\nname = \"a\"\nfile = \"b\"".into(), &[r#"line 5, column 1: scheduler[1].name: "a" is scheduler[0] already"#]),
+        ("[director]\nwatch_schedulers = true".into(), &["line 2, column 1: director.watch_schedulers: there is no directory to watch: name scheduler_dir, too"]),
         (v("flags = [\"sh-port\"]"), &[r#"line 3, column 1: service[0].flags: flag sh-port is of scheduler sh, not of "wlc""#]),
         (v("flags = [\"flag-4\"]"), &[r#"line 3, column 1: service[0].flags: no scheduler flag "flag-4" (did you mean "flag-1"?); there are: flag-1, flag-2, flag-3, sh-fallback, sh-port, mh-fallback, mh-port"#]),
         (v("persistent = 0"), &["line 3, column 1: service[0].persistent: a persistence of 0 seconds is out of range: 1 to 2678400 (31 days)"]),
@@ -490,11 +543,13 @@ fn service_spec(address: &str) -> ServiceSpec {
         persistence: None,
         engine: None,
         one_packet: false,
+        fallback: None,
+        options: None,
     }
 }
 
 fn server_spec(address: &str) -> ServerSpec {
-    ServerSpec { address: address.parse().unwrap(), method: Method::Nat, weight: 1, upper: 0, lower: 0 }
+    ServerSpec { address: address.parse().unwrap(), method: Method::Nat, weight: 1, upper: 0, lower: 0, tags: None }
 }
 
 /// Tools tell errors apart by their kind: each broken rule has the kernel's error for it.
@@ -740,11 +795,13 @@ fn carry_out(mut state: Vec<ServiceState>, actions: impl IntoIterator<Item = Act
         match action {
             Action::AddService(spec) => {
                 assert!(state.iter().all(|state| state.spec.id != spec.id));
-                state.push(ServiceState { spec, timeouts: ByState::new(), servers: Vec::new() });
+                state.push(ServiceState { spec: spec.kept(), timeouts: ByState::new(), servers: Vec::new() });
             }
             Action::EditService(spec) => {
                 let id = spec.id;
-                find(&mut state, id).spec = spec;
+                // An edit of a plan says everything, so it keeps nothing of what was.
+                assert_eq!(spec, spec.clone().explicit());
+                find(&mut state, id).spec = spec.kept();
             }
             Action::DeleteService(id) => {
                 assert!(find(&mut state, id).servers.is_empty(), "servers go before their service");
@@ -753,11 +810,13 @@ fn carry_out(mut state: Vec<ServiceState>, actions: impl IntoIterator<Item = Act
             Action::AddServer { service, server } => {
                 let servers = &mut find(&mut state, service).servers;
                 assert!(servers.iter().all(|other| other.address != server.address));
-                servers.push(server);
+                assert_eq!(server, server.explicit());
+                servers.push(server.kept());
             }
             Action::EditServer { service, server } => {
                 let servers = &mut find(&mut state, service).servers;
-                *servers.iter_mut().find(|other| other.address == server.address).expect("a server") = server;
+                *servers.iter_mut().find(|other| other.address == server.address).expect("a server") = server.kept();
+                assert_eq!(server, server.explicit());
             }
             Action::DeleteServer { service, address } => {
                 let servers = &mut find(&mut state, service).servers;
@@ -804,7 +863,7 @@ fn any_id(pool: &'static [&'static str]) -> impl Strategy<Value = ServiceId> {
 
 /// A service that may break any rule.
 fn any_service(pool: &'static [&'static str]) -> impl Strategy<Value = ServiceSpec> {
-    let scheduler = prop_oneof![9 => prop::sample::select(SCHEDULERS).prop_map(str::to_owned), 1 => ".{0,20}"];
+    let scheduler = prop_oneof![9 => prop::sample::select(SCHEDULERS).prop_map(str::to_owned), 1 => ".{0,20}", 1 => "wasm:[a-z]{0,3}"];
     let flags = any::<(bool, bool, bool)>().prop_map(|(one, two, three)| SchedFlags { one, two, three });
     let persistence = prop::option::of((
         prop_oneof![9 => 1u32..=2_678_400, 1 => any::<u32>()],
@@ -812,8 +871,10 @@ fn any_service(pool: &'static [&'static str]) -> impl Strategy<Value = ServiceSp
         prop_oneof![9 => 1u8..=128, 1 => any::<u8>()],
     ));
     let engine = prop_oneof![5 => Just(None), 4 => Just(Some("sip".to_owned())), 1 => ".{0,20}".prop_map(Some)];
-    (any_id(pool), scheduler, flags, persistence, engine, any::<bool>()).prop_map(
-        |(id, scheduler, flags, persistence, engine, one_packet)| {
+    let fallback = prop_oneof![6 => Just(None), 3 => prop::sample::select(SCHEDULERS).prop_map(Some)];
+    let options = prop::option::of(prop::collection::btree_map("[a-z.]{1,3}", ".{0,5}", 0..3));
+    (any_id(pool), scheduler, flags, persistence, engine, any::<bool>(), (fallback, options)).prop_map(
+        |(id, scheduler, flags, persistence, engine, one_packet, (fallback, options))| {
             let persistence = persistence.map(|(timeout_s, bits, length)| {
                 let mask = match id.family() {
                     Family::Inet => Mask::Dotted(bits.into()),
@@ -821,7 +882,8 @@ fn any_service(pool: &'static [&'static str]) -> impl Strategy<Value = ServiceSp
                 };
                 Persistence { timeout_s, mask }
             });
-            ServiceSpec { id, scheduler, flags, persistence, engine, one_packet }
+            let fallback = fallback.map(str::to_owned);
+            ServiceSpec { id, scheduler, flags, persistence, engine, one_packet, fallback, options }.kept()
         },
     )
 }
@@ -838,8 +900,13 @@ fn any_server(pool: &'static [&'static str]) -> impl Strategy<Value = ServerSpec
     ];
     let weight = prop_oneof![9 => 0i64..10, 1 => any::<i64>()];
     let threshold = || prop_oneof![9 => 0u32..10, 1 => any::<u32>()];
-    (any_address(pool, &[0, 53, 80]), method, weight, threshold(), threshold())
-        .prop_map(|(address, method, weight, upper, lower)| ServerSpec { address, method, weight, upper, lower })
+    let tags = prop::option::of(prop::sample::select(&["", "zone=a", "rack=7,zone= b"][..]));
+    (any_address(pool, &[0, 53, 80]), method, weight, threshold(), threshold(), tags).prop_map(
+        |(address, method, weight, upper, lower, tags)| {
+            let tags = tags.map(|tags| tags.parse().unwrap());
+            ServerSpec { address, method, weight, upper, lower, tags }.kept()
+        },
+    )
 }
 
 /// The service with its most frequent mistakes mended, so that most of them are good and still varied.

@@ -36,7 +36,7 @@ impl Director {
         let thread = thread::spawn(move || {
             let mut site = Site::new(1 << 15);
             let mut count = 0;
-            for Call { action, reply } in inlet {
+            for Call { action, reply, .. } in inlet {
                 count += 1;
                 let outcome = match site.try_change(action) {
                     Ok(()) => Outcome::Ok(Answer::Done),

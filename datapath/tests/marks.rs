@@ -374,6 +374,7 @@ fn a_rule_that_comes_back_is_one_rule() {
 // A random life of rules and mark services against what they say.
 
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "there are few of them")]
 enum Step {
     Do(Action),
     Connect(usize, u16, u16),

@@ -1,8 +1,10 @@
 //! The rehearsed director: what is typed, who talks, and what time does to it.
 
+mod plugins;
+
 use std::net::{IpAddr, SocketAddr};
 
-use xvs::control::protocol::{Action, Assignment, MarkRule};
+use xvs::control::protocol::{Action, Assignment, Grants, MarkRule, SchedulerAction};
 use xvs::ipvsadm::names::Names;
 use xvs::ipvsadm::rehearsed::{Outcome, command};
 use xvs::rehearsal::segment::flags::{ACK, FIN, RST, SYN};
@@ -272,4 +274,31 @@ fn without_a_server_a_client_goes_on() {
     site.run("-e -f 7 -r 10.0.0.1:0 -g -w 1");
     assert_eq!(site.send(client, web, ACK), Fate::Client { from: address(client), to: address(web) }, "as it began");
     assert_eq!(site.send("198.51.100.7:4001", web, SYN), Fate::Server(address("10.0.0.1:80")));
+}
+
+/// Guards LVS's own tools with plugins: what -S saves, -R brings back, and the listing names the plugin.
+#[test]
+fn a_plugin_is_saved_and_restored() {
+    let directory = plugins::Directory::new("saved");
+    let file = directory.plugin("mine", &plugins::text(8, "", "i32.const 0"));
+    let mut site = Site::new(&[]);
+    let load = SchedulerAction::Load { name: "mine".into(), file, grants: Grants::default() };
+    site.0.act(Action::Scheduler(load)).expect("a plugin");
+    site.run("-A -t 192.0.2.1:80 -s wasm:mine");
+    site.run("-a -t 192.0.2.1:80 -r 10.0.0.1:80 -m");
+    site.run("-a -t 192.0.2.1:80 -r 10.0.0.2:80 -m");
+    let saved = site.run("-Sn");
+    assert!(saved.contains("-A -t 192.0.2.1:80 -s wasm:mine\n"), "{saved}");
+    assert!(site.run("-Ln").contains("TCP  192.0.2.1:80 wasm:mine"));
+    site.run("-C");
+    let restored = command(&mut site.0, "ipvsadm -R", &saved, &Nameless);
+    assert_eq!((restored.status, restored.stderr.as_str()), (0, ""));
+    assert_eq!(site.run("-Sn"), saved);
+    let client = "198.51.100.7:40000".parse().expect("an address");
+    let virtual_address = "192.0.2.1:80".parse().expect("an address");
+    let segment = Segment::tcp(client, virtual_address, SYN);
+    assert_eq!(site.0.send(&segment), Fate::Server("10.0.0.2:80".parse().expect("an address")), "the plugin's choice");
+    site.0.advance(5000);
+    let refused = site.outcome("-A -t 192.0.2.1:25 -s wasm:other");
+    assert!(refused.status != 0 && refused.stderr.contains("xvs scheduler load other FILE"), "{refused:?}");
 }

@@ -255,7 +255,7 @@ impl Director {
         let listening = Some(listen(&path, calls).expect("a socket"));
         let thread = thread::spawn(move || {
             let mut site = Site::new(4);
-            for Call { action, reply } in inlet {
+            for Call { action, reply, .. } in inlet {
                 let outcome = match action {
                     Action::Settings(names) => site.book.settings().states(&names),
                     Action::Set(assignments) => site.scene().set(assignments),

@@ -182,7 +182,7 @@ impl Director {
         let listening = Some(listen(&path, calls).expect("a socket"));
         let thread = thread::spawn(move || {
             let mut site = site();
-            for Call { action, reply } in inlet {
+            for Call { action, reply, .. } in inlet {
                 let outcome = match action {
                     Action::StateTimeouts(id) => site.book.timeouts(id.as_ref()).map(Answer::StateTimeouts),
                     change => site.try_change(change).map(|()| Answer::Done),

@@ -39,6 +39,9 @@ pub struct Document {
     /// `[[interface]]`
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub interface: Vec<InterfaceTable>,
+    /// `[[scheduler]]`
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub scheduler: Vec<SchedulerTable>,
     /// `[[mark]]`
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub mark: Vec<MarkTable>,
@@ -84,6 +87,12 @@ pub struct DirectorTable {
     /// The CPUs to pin to, in the order of the workers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpus: Option<Vec<i64>>,
+    /// The directory that `wasm:NAME` is looked for in, as `NAME.wasm`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scheduler_dir: Option<String>,
+    /// Load what is new or changed in `scheduler_dir`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub watch_schedulers: Option<bool>,
 }
 
 /// `[connections]`: the connection table.
@@ -152,6 +161,21 @@ pub struct InterfaceTable {
     pub vlan: Option<i64>,
 }
 
+/// `[[scheduler]]`: a plugin.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SchedulerTable {
+    /// Its name, behind `wasm:`. Required.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The module. Required.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// What it may import.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grants: Option<Vec<String>>,
+}
+
 /// `[[mark]]`: a rule that marks new connections, for mark services.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -192,6 +216,9 @@ pub struct ServiceTable {
     /// Name of the scheduler.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scheduler: Option<String>,
+    /// The native scheduler behind a plugin.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<String>,
     /// Scheduler flags, by ipvsadm's names.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub flags: Option<Vec<String>>,
@@ -210,6 +237,9 @@ pub struct ServiceTable {
     /// `[service.timeouts]`: seconds by the names of states.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub timeouts: BTreeMap<String, i64>,
+    /// Options for a plugin: names and what is written for them, as text.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub options: BTreeMap<String, String>,
     /// `[[service.server]]`
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub server: Vec<ServerTable>,
@@ -281,6 +311,9 @@ pub struct ServerTable {
     /// Checksum of the outer header, with gue and gre.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tunnel_checksum: Option<TunnelChecksum>,
+    /// Tags for plugins: names and what is written for them, as text.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<String, String>,
 }
 
 /// What becomes of packets of a queue whose worker is not alive.

@@ -16,10 +16,12 @@ pub mod desired;
 pub mod document;
 mod marks;
 pub mod plan;
+pub mod plugins;
 pub mod problem;
 mod reader;
 pub mod render;
 pub mod rules;
+mod services;
 pub mod settings;
 
 pub use desired::{Desired, ServiceState};

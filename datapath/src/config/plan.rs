@@ -9,6 +9,8 @@
 //! connections with it. New ones are added in the file's order.
 //! Not here: carrying it out, and the state itself. Everything is a function of its arguments.
 
+mod plugins;
+
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -16,10 +18,12 @@ use std::net::SocketAddr;
 use super::desired::{Desired, ServiceState};
 use super::rules::{describe, flag_names, method_name};
 use crate::control::protocol::{
-    Action, ByState, MarkRule, Method, Persistence, ServerSpec, ServiceId, ServiceSpec, StateTimeout, Tunnel,
+    Action, ByState, FALLBACK, MarkRule, Method, Persistence, ServerSpec, ServiceId, ServiceSpec, StateTimeout, Tunnel,
     TunnelChecksum,
 };
 use crate::control::sysctl::Settings;
+
+pub use plugins::{Found, diff_plugins};
 
 /// One change.
 #[derive(Debug, Clone, PartialEq)]
@@ -145,6 +149,8 @@ pub fn needs_restart(current: &Desired, next: &Desired) -> Vec<&'static str> {
         ("director.kernel", was.kernel != will.kernel),
         ("director.pin", was.pin != will.pin),
         ("director.cpus", was.cpus != will.cpus),
+        ("director.scheduler_dir", was.scheduler_dir != will.scheduler_dir),
+        ("director.watch_schedulers", was.watch_schedulers != will.watch_schedulers),
         ("connections.capacity", current.capacity() != next.capacity()),
         ("frames", old != new),
         ("interface", current.interfaces() != next.interfaces()),
@@ -166,7 +172,7 @@ fn change_service(plan: &mut Plan, old: &ServiceState, new: &ServiceState) {
     let id = new.spec.id;
     if old.spec != new.spec {
         let sentence = service_changes(&old.spec, &new.spec).sentence(&format!("Change service {}", describe(&id)));
-        plan.push(Action::EditService(new.spec.clone()), sentence);
+        plan.push(Action::EditService(new.spec.clone().explicit()), sentence);
     }
     change_timeouts(plan, id, &old.timeouts, &new.timeouts);
     let before: HashMap<SocketAddr, &ServerSpec> = old.servers.iter().map(|server| (server.address, server)).collect();
@@ -178,7 +184,7 @@ fn change_service(plan: &mut Plan, old: &ServiceState, new: &ServiceState) {
         if *old != server {
             let subject = format!("Change server {} of {}", server.address, describe(&id));
             let sentence = server_changes(old, server).sentence(&subject);
-            plan.push(Action::EditServer { service: id, server: *server }, sentence);
+            plan.push(Action::EditServer { service: id, server: server.explicit() }, sentence);
         }
     }
 }
@@ -206,7 +212,11 @@ fn add_server(plan: &mut Plan, service: ServiceId, server: &ServerSpec) {
     if server.upper != 0 {
         sentence += &format!(", thresholds {} and {}", server.upper, lower(server));
     }
-    plan.push(Action::AddServer { service, server: *server }, sentence + ".");
+    if let Some(tags) = server.tags {
+        sentence += &format!(", tags {tags}");
+    }
+    // A server that comes back from the trash keeps nothing that is not said.
+    plan.push(Action::AddServer { service, server: server.explicit() }, sentence + ".");
 }
 
 fn remove_service(plan: &mut Plan, old: &ServiceState) {
@@ -244,6 +254,8 @@ impl Changes {
 fn service_changes(old: &ServiceSpec, new: &ServiceSpec) -> Changes {
     let mut changes = Changes::default();
     changes.note("scheduler", &old.scheduler, &new.scheduler);
+    changes.note("fallback", fallback(old), fallback(new));
+    changes.note("options", options(old), options(new));
     // Each name of the flags is told by its own scheduler: the same flags of two schedulers have not changed.
     if old.flags != new.flags {
         changes.note("flags", flags(old), flags(new));
@@ -260,12 +272,20 @@ fn server_changes(old: &ServerSpec, new: &ServerSpec) -> Changes {
     changes.note("weight", old.weight, new.weight);
     changes.note("upper threshold", threshold(old.upper), threshold(new.upper));
     changes.note("lower threshold", lower(old), lower(new));
+    let tags = |server: &ServerSpec| server.tags.map_or_else(|| "none".to_owned(), |tags| tags.to_string());
+    changes.note("tags", tags(old), tags(new));
     changes
 }
 
 /// What an added service has beyond its scheduler.
 fn extras(spec: &ServiceSpec) -> String {
     let mut extras = String::new();
+    if spec.fallback.is_some() {
+        extras += &format!(", fallback {}", fallback(spec));
+    }
+    if spec.options.is_some() {
+        extras += &format!(", options {}", options(spec));
+    }
     if spec.flags != Default::default() {
         extras += &format!(", flags {}", flags(spec));
     }
@@ -279,6 +299,16 @@ fn extras(spec: &ServiceSpec) -> String {
         extras += ", each packet for itself";
     }
     extras
+}
+
+fn fallback(spec: &ServiceSpec) -> &str {
+    spec.fallback.as_deref().unwrap_or(FALLBACK)
+}
+
+fn options(spec: &ServiceSpec) -> String {
+    let words = spec.options.iter().flatten().map(|(name, value)| format!("{name}={value}"));
+    let words: Vec<String> = words.collect();
+    if words.is_empty() { "none".to_owned() } else { words.join(" ") }
 }
 
 fn flags(spec: &ServiceSpec) -> String {

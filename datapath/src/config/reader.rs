@@ -17,8 +17,8 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue, Deserializer};
 
 use super::document::{
-    ConnectionsTable, DirectorTable, Document, FramesTable, InterfaceTable, MarkTable, NETMASK, ServerTable,
-    ServiceTable, SettingLine,
+    ConnectionsTable, DirectorTable, Document, FramesTable, InterfaceTable, MarkTable, NETMASK, SchedulerTable,
+    ServerTable, ServiceTable, SettingLine,
 };
 use super::problem::{PROBLEMS_MAX, Problem, Problems, Source, did_you_mean, either, quote};
 use crate::control::timeouts;
@@ -108,6 +108,7 @@ impl<'t> Reader<'t> {
             sysctl: self.settings(&mut root),
             frames: self.section("frames", &mut root),
             interface: self.list("", "interface", &mut root, |reader, path, table| reader.table(path, table)),
+            scheduler: self.list("", "scheduler", &mut root, |reader, path, table| reader.table(path, table)),
             mark: self.list("", "mark", &mut root, |reader, path, table| reader.table(path, table)),
             service: self.list("", "service", &mut root, Self::service),
             source: Source::default(),
@@ -115,9 +116,46 @@ impl<'t> Reader<'t> {
     }
 
     fn service(&mut self, path: &str, mut table: DeTable<'t>) -> ServiceTable {
-        let server = self.list(path, "server", &mut table, |reader, path, table| reader.table(path, table));
+        let server = self.list(path, "server", &mut table, Self::server);
         let timeouts = self.timeouts(path, &mut table);
-        ServiceTable { timeouts, server, ..self.table(path, table) }
+        let options = self.texts(path, "options", &mut table);
+        ServiceTable { timeouts, options, server, ..self.table(path, table) }
+    }
+
+    fn server(&mut self, path: &str, mut table: DeTable<'t>) -> ServerTable {
+        let tags = self.texts(path, "tags", &mut table);
+        ServerTable { tags, ..self.table(path, table) }
+    }
+
+    /// Names that are free, and for each a text, a number, or true or false: what is written, as text.
+    fn texts(&mut self, parent: &str, name: &str, table: &mut DeTable<'t>) -> BTreeMap<String, String> {
+        let mut texts = BTreeMap::new();
+        let path = join(parent, name);
+        let example = format!("this is a table of names and values, as in {name} = {{ zone = \"a\" }}");
+        let table = match table.remove(name).map(Spanned::into_inner) {
+            None => return texts,
+            Some(DeValue::Table(table)) => table,
+            Some(_) => {
+                self.problems.push(path, example);
+                return texts;
+            }
+        };
+        for (name, value) in table {
+            let text = match value.get_ref() {
+                DeValue::Float(number) => Some(number.as_str().to_owned()),
+                DeValue::Boolean(on) => Some(on.to_string()),
+                DeValue::String(_) | DeValue::Integer(_) => setting(value.get_ref()),
+                _ => None,
+            };
+            match text {
+                Some(text) => drop(texts.insert(name.get_ref().to_string(), text)),
+                None => {
+                    let message = "this is text in double quotes, a number of at most 64 bits, true or false";
+                    self.problems.push_at(Some(value.span().start), join(&path, name.get_ref()), message);
+                }
+            }
+        }
+        texts
     }
 
     /// `[name]`
@@ -299,6 +337,7 @@ fn elsewhere(key: &str) -> String {
         ("[timeouts]", timeouts::names()),
         ("[frames]", keys_of::<FramesTable>()),
         ("[[interface]]", keys_of::<InterfaceTable>()),
+        ("[[scheduler]]", keys_of::<SchedulerTable>()),
         ("[[mark]]", keys_of::<MarkTable>()),
         ("[[service]]", keys_of::<ServiceTable>()),
         ("[[service.server]]", keys_of::<ServerTable>()),
@@ -375,7 +414,7 @@ fn syntax(message: &str) -> String {
         m if m.starts_with("invalid float") => "this is no number; text and addresses stand in double quotes",
         m if m.starts_with("key with no value") => "a key is followed by = and a value",
         "duplicate key" => {
-            "this key or table stands a second time; [[interface]], [[mark]], [[service]] and \
+            "this key or table stands a second time; [[interface]], [[scheduler]], [[mark]], [[service]] and \
                             [[service.server]] repeat in double brackets"
         }
         _ => return format!("not TOML: {message}"),

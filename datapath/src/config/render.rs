@@ -8,7 +8,7 @@ use super::desired::ServiceState;
 use super::document::{Document, MethodName, Netmask, ServerTable, ServiceTable, TunnelName};
 use super::rules::flag_names;
 use crate::control::protocol::{
-    Mask, Method, Persistence, ServerSpec, ServiceId, ServiceSpec, Timeouts, Tunnel, TunnelChecksum,
+    Mask, Method, Persistence, ServerSpec, ServiceId, ServiceSpec, Tags, Timeouts, Tunnel, TunnelChecksum,
 };
 
 /// First line of the text: where it is from and what it is good for.
@@ -35,7 +35,7 @@ pub fn document(timeouts: Option<&Timeouts>, services: &[ServiceState]) -> Docum
 }
 
 fn service(state: &ServiceState) -> ServiceTable {
-    let ServiceSpec { id, scheduler, flags, persistence, engine, one_packet } = &state.spec;
+    let ServiceSpec { id, scheduler, flags, persistence, engine, one_packet, fallback, options } = &state.spec;
     let flags = flag_names(scheduler, *flags);
     let mut table = ServiceTable {
         scheduler: Some(scheduler.clone()),
@@ -44,6 +44,8 @@ fn service(state: &ServiceState) -> ServiceTable {
         netmask: persistence.filter(|persistence| persistence.mask != Mask::full(id.family())).map(netmask),
         engine: engine.clone(),
         one_packet: one_packet.then_some(true),
+        fallback: fallback.clone(),
+        options: options.clone().unwrap_or_default(),
         timeouts: state.timeouts.iter().map(|(name, &seconds)| (name.clone(), seconds.into())).collect(),
         server: state.servers.iter().map(server).collect(),
         ..ServiceTable::default()
@@ -69,13 +71,14 @@ fn netmask(persistence: Persistence) -> Netmask {
 }
 
 fn server(server: &ServerSpec) -> ServerTable {
-    let ServerSpec { address, method, weight, upper, lower } = *server;
+    let ServerSpec { address, method, weight, upper, lower, tags } = *server;
     let threshold = |value: u32| (value != 0).then(|| value.into());
     let mut table = ServerTable {
         address: Some(address.to_string()),
         weight: Some(weight),
         upper: threshold(upper),
         lower: threshold(lower),
+        tags: tags.iter().flat_map(Tags::pairs).map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
         ..ServerTable::default()
     };
     table.method = Some(match method {

@@ -13,7 +13,9 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
+use super::plugins;
 use super::problem::{did_you_mean, quote};
+use crate::control::protocol::schedulers::plugin;
 use crate::control::protocol::{
     Family, MarkRule, Mask, Method, Protocol, Refusal, RefusalKind, SchedFlags, ServerSpec, ServiceId, ServiceSpec,
     Timeouts, Tunnel, TunnelChecksum,
@@ -98,16 +100,45 @@ pub fn service_violations(service: &ServiceSpec, schedulers: &[&str]) -> Vec<Vio
         }
         broken.extend(mask_violation(persistence.mask, service.id.family()));
     }
-    if !schedulers.contains(&service.scheduler.as_str()) {
-        let hint = did_you_mean(&service.scheduler, schedulers);
-        let message = format!("no scheduler {}{hint}; there are: {}", quote(&service.scheduler), schedulers.join(", "));
-        broken.push(Violation::new("scheduler", RefusalKind::NoSuchScheduler, message));
-    }
+    scheduler_violations(service, schedulers, &mut broken);
     if let Some(engine) = service.engine.as_deref().filter(|engine| !ENGINES.contains(engine)) {
         let message = format!("no persistence engine {}; there is: {}", quote(engine), ENGINES.join(", "));
         broken.push(Violation::new("engine", RefusalKind::NoSuchScheduler, message));
     }
     broken
+}
+
+/// Whether a plugin of this name is loaded is for those who hold the state.
+fn scheduler_violations(service: &ServiceSpec, schedulers: &[&str], broken: &mut Vec<Violation>) {
+    let unknown = |name: &str| -> String {
+        let hint = did_you_mean(name, schedulers);
+        format!("no scheduler {}{hint}; there are: {}, and wasm:NAME for a plugin", quote(name), schedulers.join(", "))
+    };
+    match plugin(&service.scheduler) {
+        Some(name) => {
+            if let Err(message) = plugins::check_name(name) {
+                broken.push(Violation::new("scheduler", RefusalKind::NoSuchScheduler, message));
+            }
+        }
+        None if !schedulers.contains(&service.scheduler.as_str()) => {
+            let message = unknown(&service.scheduler);
+            broken.push(Violation::new("scheduler", RefusalKind::NoSuchScheduler, message));
+        }
+        None => {}
+    }
+    match service.fallback.as_deref() {
+        Some(name) if plugin(name).is_some() => {
+            let message = format!("a plugin such as {} can not be the fallback: name a native scheduler", quote(name));
+            broken.push(Violation::new("fallback", RefusalKind::NoSuchScheduler, message));
+        }
+        Some(name) if !schedulers.contains(&name) => {
+            broken.push(Violation::new("fallback", RefusalKind::NoSuchScheduler, unknown(name)));
+        }
+        _ => {}
+    }
+    if let Some(Err(message)) = service.options.as_ref().map(plugins::check_options) {
+        broken.push(Violation::invalid("options", message));
+    }
 }
 
 fn key_violations(service: &ServiceSpec, broken: &mut Vec<Violation>) {

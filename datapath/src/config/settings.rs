@@ -76,6 +76,10 @@ pub struct DirectorSettings {
     pub pin: bool,
     /// The CPUs to pin to, by worker; none for all allowed ones in their order.
     pub cpus: Option<Vec<u32>>,
+    /// The directory that `wasm:NAME` is looked for in, if it is not loaded.
+    pub scheduler_dir: Option<PathBuf>,
+    /// Load what is new or changed in it.
+    pub watch_schedulers: bool,
 }
 
 /// `[frames]`
@@ -205,6 +209,12 @@ impl DirectorSettings {
         if let Some(Err(message)) = table.vip_interface.as_deref().map(check_interface_name) {
             problems.push("director.vip_interface", message);
         }
+        if table.scheduler_dir.as_ref().is_some_and(|path| path.is_empty() || path.contains('\0')) {
+            problems.push("director.scheduler_dir", "this is the path of a directory, as in /etc/xvs/schedulers");
+        }
+        if table.watch_schedulers == Some(true) && table.scheduler_dir.is_none() {
+            problems.push("director.watch_schedulers", "there is no directory to watch: name scheduler_dir, too");
+        }
         let (compat, kernel) = read_compat(table, problems);
         DirectorSettings {
             control: table.control.as_ref().map(PathBuf::from),
@@ -217,6 +227,8 @@ impl DirectorSettings {
             kernel,
             pin: table.pin.unwrap_or(true),
             cpus: table.cpus.as_deref().map(|cpus| read_cpus(cpus, problems)),
+            scheduler_dir: table.scheduler_dir.as_ref().map(PathBuf::from),
+            watch_schedulers: table.watch_schedulers.unwrap_or(false),
         }
     }
 }

@@ -17,6 +17,12 @@ use super::{report, timeouts};
 /// # Errors
 /// It is refused, and nothing has changed.
 pub fn answer(scene: &mut Scene<'_>, action: Action) -> Result<Answer, Refusal> {
+    let outcome = carry_out(scene, action);
+    scene.book.workshop().clear();
+    outcome
+}
+
+fn carry_out(scene: &mut Scene<'_>, action: Action) -> Result<Answer, Refusal> {
     match action {
         Action::Services(id) => services(scene, id.as_ref()),
         Action::Connections => {
@@ -25,6 +31,7 @@ pub fn answer(scene: &mut Scene<'_>, action: Action) -> Result<Answer, Refusal> 
         Action::StateTimeouts(id) => scene.book.timeouts(id.as_ref()).map(Answer::StateTimeouts),
         Action::Settings(names) => scene.book.settings().states(&names).map(Answer::Settings),
         Action::Set(assignments) => scene.set(assignments).map(Answer::Settings),
+        Action::Scheduler(action) => Ok(scene.scheduler(action)?.map_or(Answer::Done, Answer::Scheduler)),
         Action::Marks => Ok(Answer::Marks(scene.book.mark_views())),
         Action::Timeouts => Ok(Answer::Timeouts(timeouts::get(scene.shared))),
         Action::Status | Action::Drops | Action::Explain { .. } | Action::Apply { .. } => {

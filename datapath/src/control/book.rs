@@ -29,6 +29,7 @@ use super::classes::Classes;
 use super::entry::{Entry, Member};
 use super::estimate::difference;
 use super::keys;
+use super::protocol::schedulers::plugin;
 use super::protocol::{Refusal, RefusalKind, ServerSpec, ServiceId, ServiceSpec};
 use super::sysctl::Settings;
 use super::totals::Totals;
@@ -36,11 +37,15 @@ use super::trash::{Trash, Trashed, is_idle};
 
 mod accounts;
 mod marks;
+mod plugins;
 mod removal;
+mod schedulers;
 mod servers;
 
 pub use marks::check_room;
 use marks::{Marking, is_ranged};
+use plugins::Plugins;
+pub use schedulers::{Placement, candidate_name};
 use servers::{note_steered, steer_all, steer_server};
 
 /// What the book moves beyond the engine's shared state.
@@ -95,6 +100,7 @@ pub struct Book {
     cull: Cull,
     marking: Marking,
     totals: Totals,
+    plugins: Plugins,
     /// Answers of DR and TUN servers are steered, too.
     observes: bool,
 }
@@ -118,6 +124,7 @@ impl Book {
             cull: Cull::default(),
             marking: Marking::default(),
             totals: Totals::default(),
+            plugins: Plugins::default(),
             observes: false,
         }
     }
@@ -172,15 +179,21 @@ impl Book {
                 format!("service {} already exists; edit it with -E, or delete it first", rules::describe(&id));
             return Err(Refusal::new(RefusalKind::ServiceExists, message));
         }
+        let spec = spec.kept();
         let scheduler = keys::scheduler(&spec)?;
+        let version = self.plugin_of(&spec)?;
         let number = self.next_number;
         self.next_number += 1;
         let service =
             Arc::new(Service::new(number, keys::service(&id), scheduler, keys::policy(&spec, Class::DIRECTOR)));
         remember(&self.shared, &service);
+        let mut entry = Entry::new(spec, service, false);
+        plugins::prove_at(&entry, version.as_ref())?;
+        plugins::give(&mut entry, &self.shared.arena, &self.counters, version)?;
         // A removed one with this key may still have its packets steered.
         let steered = self.lingering.remove(&id);
-        self.entries.insert(number, Entry::new(spec, service, steered));
+        entry.steered = steered;
+        self.entries.insert(number, entry);
         self.numbers.insert(id, number);
         self.changed = true;
         self.marking.stale |= is_ranged(&id);
@@ -225,10 +238,13 @@ impl Book {
     /// # Errors
     /// There is no such service, the new rules break one, or there is no room for what they ask to be steered.
     pub fn edit_service(&mut self, spec: ServiceSpec, outside: &mut dyn Outside) -> Result<(), Refusal> {
-        if !self.numbers.contains_key(&spec.id) {
-            return Err(no_such_service(&spec.id, RefusalKind::NoSuchService));
-        }
+        let entry = self.entry(&spec.id).ok_or_else(|| no_such_service(&spec.id, RefusalKind::NoSuchService))?;
+        let spec = keep_unsaid(&entry.spec, spec);
         let scheduler = keys::scheduler(&spec)?;
+        let version = match entry.beside.live() {
+            Some(version) if plugin(&spec.scheduler) == Some(&version.name) => Some(version.clone()),
+            _ => self.plugin_of(&spec)?,
+        };
         let Some(entry) = self.numbers.get(&spec.id).and_then(|number| self.entries.get_mut(number)) else {
             return Ok(());
         };
@@ -239,11 +255,21 @@ impl Book {
         self.marking.stale |= is_ranged(&spec.id);
         let old = std::mem::replace(&mut entry.spec, spec);
         // In a plan, the workers hear of what was opened first.
-        let outcome = if self.changed { Ok(()) } else { self.steer_marks(outside) };
+        let mut outcome = if self.changed { Ok(()) } else { self.steer_marks(outside) };
         let Some(entry) = self.entries.get_mut(&number) else { return outcome };
+        // Ranges for the new rules are in force if it is the plugin that fails.
+        let ranged = outcome.is_ok() && is_ranged(&entry.spec.id) && !self.changed;
+        if outcome.is_ok() && !plugins::is_same(&entry.spec, &old) {
+            outcome = plugins::prove_at(entry, version.as_ref());
+            outcome = outcome.and_then(|()| plugins::give(entry, &self.shared.arena, &self.counters, version));
+        }
         if outcome.is_err() {
             steered.iter().flatten().for_each(|key| outside.unsteer(key));
             entry.spec = old;
+            if ranged {
+                self.marking.stale = true;
+                self.unsteer_marks(outside);
+            }
             return outcome;
         }
         for (member, new) in entry.members.iter_mut().zip(steered) {
@@ -271,6 +297,8 @@ impl Book {
         }
         rules::check_server(&entry.spec, &spec)?;
         let service = entry.spec.clone();
+        let old = self.trash.get(id, spec.address).and_then(|trashed| trashed.member.spec.tags);
+        let spec = ServerSpec { tags: spec.tags.or(old), ..spec }.kept();
         let mut member = match self.trash.get(id, spec.address) {
             Some(trashed) => {
                 let steered = steer_server(&service, &spec, &trashed.member.steered, self.observes, outside)?;
@@ -295,10 +323,12 @@ impl Book {
         real.set(&settings);
         real.set_added_weight(settings.weight);
         outside.route(member.real, spec.address.ip());
-        let Book { shared, entries, numbers, .. } = self;
+        let Book { shared, entries, numbers, counters, .. } = self;
         if let Some(entry) = numbers.get(id).and_then(|number| entries.get_mut(number)) {
-            entry.service.add(&shared.arena, member.real);
+            let real = member.real;
             entry.members.push(member);
+            plugins::announce(entry, &shared.arena, counters);
+            entry.service.add(&shared.arena, real);
         }
         Ok(())
     }
@@ -333,17 +363,19 @@ impl Book {
     /// # Errors
     /// No such service or server, the new rules break one, or a table is full.
     pub fn edit_server(&mut self, id: &ServiceId, spec: ServerSpec, outside: &mut dyn Outside) -> Result<(), Refusal> {
-        let Book { shared, entries, numbers, leaving, observes, .. } = self;
+        let Book { shared, counters, entries, numbers, leaving, observes, .. } = self;
         let entry = numbers.get(id).and_then(|number| entries.get_mut(number));
         let entry = entry.ok_or_else(|| no_such_service(id, RefusalKind::ServiceNotDefined))?;
         let at = entry.find(spec.address).ok_or_else(|| no_such_server(id, spec.address))?;
         rules::check_server(&entry.spec, &spec)?;
         let member = &mut entry.members[at];
+        let spec = ServerSpec { tags: spec.tags.or(member.spec.tags), ..spec }.kept();
         let steered = steer_server(&entry.spec, &spec, &member.steered, *observes, outside)?;
         member.steered.extend(steered);
         member.spec = spec;
         note_steered(leaving, &entry.spec, member, *observes);
         let real = member.real;
+        plugins::announce(entry, &shared.arena, counters);
         entry.service.change(&shared.arena, real, || shared.arena.get(real).set(&keys::settings(&spec)));
         Ok(())
     }
@@ -352,6 +384,13 @@ impl Book {
     pub fn remember(&self) {
         self.entries().for_each(|entry| remember(&self.shared, &entry.service));
     }
+}
+
+/// An edit keeps what ipvsadm can not say.
+fn keep_unsaid(old: &ServiceSpec, new: ServiceSpec) -> ServiceSpec {
+    let fallback = new.fallback.or_else(|| old.fallback.clone());
+    let options = new.options.or_else(|| old.options.clone());
+    ServiceSpec { fallback, options, ..new }.kept()
 }
 
 /// Tells a service's scheduler for how long to remember, if it does.

@@ -9,8 +9,10 @@ use xvs_engine::engine::Shared;
 
 use crate::config::rules;
 
-use super::book::{Book, Outside};
-use super::protocol::{Action, Assignment, Refusal, SettingState};
+use super::book::{Book, Outside, Placement};
+use super::protocol::schedulers::{Loaded, SwapTo, plugin};
+use super::protocol::{Action, Assignment, Refusal, SchedulerAction, SchedulerAnswer, SettingState};
+use super::wanted::Wanted;
 use super::{sysctl, timeouts};
 
 /// What an action is carried out on.
@@ -23,6 +25,15 @@ pub struct Scene<'a> {
     pub outside: &'a mut dyn Outside,
     /// The time.
     pub now_ms: u64,
+    /// Who asks, for the log.
+    pub who: &'a str,
+}
+
+/// What takes an action back.
+enum Undo {
+    Action(Action),
+    /// A plugin's name, and who had what of it.
+    Placement(Placement),
 }
 
 impl Scene<'_> {
@@ -32,12 +43,64 @@ impl Scene<'_> {
     /// It is refused, and nothing has changed.
     pub fn change(&mut self, action: Action) -> Result<(), Refusal> {
         let told = describe(&action);
+        let places = self.places(&action);
         let outcome = self.one(action);
-        match &outcome {
-            Ok(()) => tracing::info!(action = told, "changed"),
-            Err(refusal) => tracing::info!(action = told, refusal = refusal.message, "refused"),
+        if outcome.is_err() {
+            self.take_back(places);
+        }
+        self.note(&told, &outcome);
+        outcome
+    }
+
+    fn note<T>(&self, action: &str, outcome: &Result<T, Refusal>) {
+        match outcome {
+            Ok(_) => tracing::info!(action, who = self.who, "changed"),
+            Err(refusal) => tracing::info!(action, who = self.who, refusal = refusal.message, "refused"),
+        }
+    }
+
+    /// Does what is asked about plugins, or tells it.
+    ///
+    /// # Errors
+    /// It is refused, and nothing has changed.
+    pub fn scheduler(&mut self, action: SchedulerAction) -> Result<Option<SchedulerAnswer>, Refusal> {
+        let asks = action.only_asks();
+        let told = describe(&Action::Scheduler(action.clone()));
+        let outcome = self.book.scheduler(action, self.now_ms);
+        if !asks {
+            self.note(&told, &outcome);
+            self.audit(&told, &outcome);
         }
         outcome
+    }
+
+    /// Takes a file of the watched directory: its module becomes the newest version of its name, and all services of the
+    /// name get it.
+    ///
+    /// # Errors
+    /// It is no scheduler, or a service can not have it: what was live is.
+    pub fn follow_file(&mut self, wanted: Wanted) -> Result<(), Refusal> {
+        let Wanted { name, file, grants, .. } = &wanted;
+        let (registry, workshop) = self.book.plugin_store();
+        let sha256 = workshop.get(wanted.order(registry))?.module.sha256().to_owned();
+        let action = match registry.current(name) {
+            Some(current) if current.module.sha256() == sha256 => {
+                self.book.forget_refused(file);
+                return Ok(());
+            }
+            Some(_) => SchedulerAction::Swap { name: name.clone(), to: SwapTo::File(file.clone()) },
+            None => SchedulerAction::Load { name: name.clone(), file: file.clone(), grants: *grants },
+        };
+        self.scheduler(action).map(drop)
+    }
+
+    /// Which module does what from now on.
+    fn audit(&self, action: &str, outcome: &Result<Option<SchedulerAnswer>, Refusal>) {
+        if let Ok(Some(SchedulerAnswer::Loaded(loaded))) = outcome {
+            let Loaded { name, version, sha256, .. } = loaded;
+            let services = loaded.services.len();
+            tracing::info!(who = self.who, name, version, sha256, services, action, "audit: plugin scheduler");
+        }
     }
 
     /// Changes settings, and tells what they are now.
@@ -60,9 +123,9 @@ impl Scene<'_> {
         let mut undo = Vec::new();
         let outcome = self.all(actions, &mut undo);
         match &outcome {
-            Ok(()) => told.iter().for_each(|action| tracing::info!(action, "changed")),
+            Ok(()) => told.iter().for_each(|action| tracing::info!(action, who = self.who, "changed")),
             Err(refusal) => {
-                tracing::info!(refusal = refusal.message, "refused; taking back what was done");
+                tracing::info!(who = self.who, refusal = refusal.message, "refused; taking back what was done");
                 self.take_back(undo);
             }
         }
@@ -70,7 +133,7 @@ impl Scene<'_> {
     }
 
     fn one(&mut self, action: Action) -> Result<(), Refusal> {
-        let Scene { book, shared, outside, now_ms } = self;
+        let Scene { book, shared, outside, now_ms, .. } = self;
         match action {
             Action::AddService(spec) => book.add_service(spec, *outside),
             Action::EditService(spec) => book.edit_service(spec, *outside),
@@ -106,14 +169,23 @@ impl Scene<'_> {
                 book.set(sysctl::read_all(&assignments)?);
                 Ok(())
             }
+            Action::Scheduler(action) => {
+                let told = describe(&Action::Scheduler(action.clone()));
+                let outcome = book.scheduler(action, *now_ms);
+                self.audit(&told, &outcome);
+                outcome.map(drop)
+            }
             _ => Ok(()),
         }
     }
 
-    fn all(&mut self, actions: Vec<Action>, undo: &mut Vec<Action>) -> Result<(), Refusal> {
+    fn all(&mut self, actions: Vec<Action>, undo: &mut Vec<Undo>) -> Result<(), Refusal> {
         let mut opened = false;
         for action in actions {
             let inverse = self.inverse(&action);
+            let places = self.places(&action);
+            let removes = inverse.is_none() && places.is_empty();
+            undo.extend(places);
             match action {
                 Action::AddService(spec) => {
                     self.book.open_service(spec)?;
@@ -124,16 +196,30 @@ impl Scene<'_> {
                     opened = true;
                 }
                 action => {
-                    if inverse.is_none() && std::mem::take(&mut opened) {
+                    if removes && std::mem::take(&mut opened) {
                         // What is new is in force before anything goes, and nothing after this is refused.
                         self.book.settle(self.outside)?;
                     }
                     self.one(action)?;
                 }
             }
-            undo.extend(inverse);
+            undo.extend(inverse.map(Undo::Action));
         }
         self.book.settle(self.outside)
+    }
+
+    /// The plugins that an action may load, or give to services or take from them, as they are.
+    fn places(&self, action: &Action) -> Vec<Undo> {
+        let mut names: Vec<&str> = match action {
+            Action::AddService(spec) | Action::EditService(spec) => {
+                let old = self.book.entry(&spec.id).map(|entry| entry.spec.scheduler.as_str());
+                old.into_iter().chain([spec.scheduler.as_str()]).filter_map(plugin).collect()
+            }
+            Action::Scheduler(SchedulerAction::Load { name, .. } | SchedulerAction::Swap { name, .. }) => vec![name],
+            _ => Vec::new(),
+        };
+        names.dedup();
+        names.into_iter().map(|name| Undo::Placement(self.book.placement(name))).collect()
     }
 
     /// What takes an action back; none for one that is never refused and comes after all those that are.
@@ -141,14 +227,14 @@ impl Scene<'_> {
         match action {
             Action::AddService(spec) => Some(Action::DeleteService(spec.id)),
             Action::ReplaceMarks(_) => Some(Action::ReplaceMarks(self.book.mark_rules().to_vec())),
-            Action::EditService(spec) => Some(Action::EditService(self.book.entry(&spec.id)?.spec.clone())),
+            Action::EditService(spec) => Some(Action::EditService(self.book.entry(&spec.id)?.spec.clone().explicit())),
             Action::AddServer { service, server } => {
                 Some(Action::DeleteServer { service: *service, address: server.address })
             }
             Action::EditServer { service, server } => {
                 let entry = self.book.entry(service)?;
                 let old = entry.members().find(|member| member.spec.address == server.address)?.spec;
-                Some(Action::EditServer { service: *service, server: old })
+                Some(Action::EditServer { service: *service, server: old.explicit() })
             }
             Action::SetStateTimeouts { service, .. } => {
                 let timeouts = match service {
@@ -162,10 +248,13 @@ impl Scene<'_> {
         }
     }
 
-    fn take_back(&mut self, undo: Vec<Action>) {
-        for action in undo.into_iter().rev() {
-            let told = describe(&action);
-            if let Err(refusal) = self.one(action) {
+    fn take_back(&mut self, undo: Vec<Undo>) {
+        for step in undo.into_iter().rev() {
+            let (told, outcome) = match step {
+                Undo::Action(action) => (describe(&action), self.one(action)),
+                Undo::Placement(placement) => (format!("{placement:?}"), self.book.put_back(placement)),
+            };
+            if let Err(refusal) = outcome {
                 tracing::error!(action = told, refusal = refusal.message, "it could not be taken back");
             }
         }

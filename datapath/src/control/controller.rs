@@ -8,30 +8,33 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, never};
 
 use xvs_engine::conn::Class;
 use xvs_engine::engine::Shared;
 use xvs_engine::flow::Flow;
-use xvs_engine::sched::Builtin;
 
-use crate::config::document::Document;
-use crate::config::{Desired, Problem, ServiceState, plan};
+use crate::config::{Desired, ServiceState, plan, plugins};
 
 use super::book::{Book, check_room};
 use super::change::Scene;
 use super::datapath::Datapath;
+use super::errands::{Errand, Errands, Ready, Silent};
 use super::protocol::{Action, Answer, Outcome, Protocol, Refusal, RefusalKind, ServiceId};
 use super::socket::Call;
 use super::vips::Vips;
+use super::wanted::{self, Wanted};
+use super::watch::Watch;
 use super::{answer, estimate, keys, report, timeouts, workers};
 
 /// Next hops in use are confirmed by the kernel this often.
 const REFRESH: Duration = Duration::from_secs(5);
 /// What is over is looked for this often, and so is what was not told.
 const TICK: Duration = Duration::from_secs(1);
+/// Plugins are looked after this often.
+const TEND: Duration = Duration::from_millis(100);
 /// The longest that the controller waits without looking at its timers.
 const WAIT: Duration = Duration::from_millis(200);
 /// After news from the kernel, further news wait so many times as long as these took: a storm of changes leaves time
@@ -46,6 +49,8 @@ pub struct Controller {
     shared: Arc<Shared>,
     book: Book,
     desired: Desired,
+    errands: Errands,
+    watch: Option<Watch>,
     /// News from the kernel are not looked at before.
     quiet_until: Instant,
 }
@@ -85,8 +90,12 @@ impl Controller {
         let mut book = Book::new(shared.clone(), counters);
         book.begin_with(desired.settings());
         book.observe_replies(desired.director().observe_replies);
-        let vips = Vips::new(desired.director().own_vips.then(|| vip_interface.to_owned()));
-        Controller { datapath, vips, report, shared, book, desired, quiet_until: Instant::now() }
+        let director = desired.director();
+        book.look_for_plugins_in(director.scheduler_dir.clone());
+        let watch = director.scheduler_dir.as_deref().filter(|_| director.watch_schedulers).map(Watch::new);
+        let errands = Errands::start(book.workshop().machine());
+        let vips = Vips::new(director.own_vips.then(|| vip_interface.to_owned()));
+        Controller { datapath, vips, report, shared, book, desired, errands, watch, quiet_until: Instant::now() }
     }
 
     /// Brings the configuration's services and timeouts into force.
@@ -95,22 +104,30 @@ impl Controller {
     /// A rule was refused by the state of things (a table is full, say).
     pub fn apply_desired(&mut self) -> Result<(), Refusal> {
         let desired = self.desired.clone();
-        self.apply(&desired, |_| false, false).map(drop)
+        let outcome = self.apply(&desired, Silent::default(), false, "configuration");
+        self.book.workshop().clear();
+        outcome.map(drop)
     }
 
     /// Works until told to reload or stop.
     pub fn run(&mut self, inlets: &mut Inlets) -> Signal {
         let (mut refreshed, mut ticked, mut sampled) = (Instant::now(), Instant::now(), Instant::now());
+        let mut tended = Instant::now();
+        let ready = self.errands.ready.clone();
         loop {
             // An inlet whose other end is gone would be ready for ever; it is closed instead.
             crossbeam_channel::select! {
                 recv(inlets.calls) -> call => match call {
-                    Ok(Call { action, reply }) => {
-                        let outcome = self.act(action).map_or_else(Outcome::Refused, Outcome::Ok);
-                        // A tool that went away does not want it any more.
-                        let _ = reply.send(outcome);
+                    Ok(call) => {
+                        if let Some(errand) = Errand::of(call) {
+                            self.take(errand);
+                        }
                     }
                     Err(_) => inlets.calls = never(),
+                },
+                recv(ready) -> ready => if let Ok(Ready { errand, orders, outcomes }) = ready {
+                    self.book.workshop().stock(orders, outcomes);
+                    self.carry_out(errand);
                 },
                 recv(inlets.wanted) -> wanted => match wanted {
                     Ok(()) => self.datapath.network.resolve_wanted(),
@@ -124,6 +141,9 @@ impl Controller {
                 recv(inlets.signals) -> signal => return signal.unwrap_or(Signal::Stop),
                 default(WAIT) => {}
             }
+            if due(&mut tended, TEND) {
+                self.book.tend(workers::now().millis());
+            }
             if due(&mut sampled, Duration::from_secs(estimate::PERIOD_S)) {
                 self.book.sample();
             }
@@ -131,6 +151,7 @@ impl Controller {
                 self.book.defend(workers::now());
                 self.book.tidy(workers::now().millis(), &mut self.datapath);
                 self.vips.tick(&mut self.datapath.network);
+                self.look_at_plugins();
                 self.datapath.look_after_workers();
                 self.datapath.network.tick();
                 // Also without news: something may have been left, or gone wrong, the last time.
@@ -156,25 +177,78 @@ impl Controller {
         }
     }
 
+    /// Carries out an errand, at once or when its modules are made.
+    fn take(&mut self, errand: Errand) {
+        let orders = errand.orders(&self.book);
+        if orders.is_empty() {
+            self.carry_out(errand);
+        } else if let Err(errand) = self.errands.send(errand, orders) {
+            self.carry_out(errand);
+        }
+    }
+
+    fn carry_out(&mut self, errand: Errand) {
+        match errand {
+            Errand::Call(call) => {
+                let Call { action, who, reply } = *call;
+                let outcome = self.act(action, &who).map_or_else(Outcome::Refused, Outcome::Ok);
+                // A tool that went away does not want it any more.
+                let _ = reply.send(outcome);
+            }
+            Errand::Apply { desired, silent, dry_run, who, reply } => {
+                let outcome = self.apply(&desired, silent, dry_run, &who).map(Answer::Plan);
+                let _ = reply.send(outcome.map_or_else(Outcome::Refused, Outcome::Ok));
+            }
+            Errand::Reload(desired) => match self.apply(&desired, Silent::default(), false, "configuration") {
+                Ok(changes) if changes.is_empty() => tracing::info!("configuration read again: nothing changes"),
+                Ok(changes) => changes.iter().for_each(|change| tracing::info!(change, "configuration read again")),
+                Err(refusal) => tracing::error!(refusal = refusal.message, "configuration refused; the rules stay"),
+            },
+            Errand::Watched(wanted) => {
+                let Wanted { file, .. } = wanted.clone();
+                if let Err(refusal) = self.scene("watched directory").follow_file(wanted) {
+                    tracing::warn!(file = %file.display(), refusal = refusal.message, "a plugin's file is not taken");
+                    self.book.note_refused(file, refusal.message);
+                }
+            }
+        }
+        self.book.workshop().clear();
+    }
+
+    /// Looks after the directory of plugins, once a second.
+    fn look_at_plugins(&mut self) {
+        let Some(sight) = self.watch.as_mut().map(|watch| watch.look(SystemTime::now())) else { return };
+        sight.gone.iter().for_each(|file| self.book.forget_refused(file));
+        for file in sight.ready {
+            let name = file.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default().to_owned();
+            match plugins::check_name(&name) {
+                Ok(()) => {
+                    let grants = self.book.registry().grants(&name);
+                    self.take(Errand::Watched(Wanted { place: String::new(), name, file, grants }));
+                }
+                Err(message) => {
+                    tracing::warn!(file = %file.display(), message, "a plugin's file is not taken");
+                    self.book.note_refused(file, message);
+                }
+            }
+        }
+    }
+
     /// Carries out one request.
-    fn act(&mut self, action: Action) -> Result<Answer, Refusal> {
+    fn act(&mut self, action: Action, who: &str) -> Result<Answer, Refusal> {
         match action {
-            Action::Status => Ok(Answer::Status(Box::new(self.report.status(&self.shared, &self.datapath)))),
+            Action::Status => {
+                let alarms = self.book.alarms(workers::now().millis());
+                Ok(Answer::Status(Box::new(self.report.status(&self.shared, &self.datapath, alarms))))
+            }
             Action::Drops => Ok(Answer::Drops(report::drops(&self.datapath.handles))),
             Action::Explain { protocol, client, virtual_address } => {
                 self.explain(protocol, client, virtual_address).map(Answer::Text)
             }
-            Action::Apply { document, dry_run } => {
-                let wrong = |problems: Vec<Problem>| Refusal::from(problems.as_slice());
-                let document = Document::parse(&document, "").map_err(wrong)?;
-                let silent = silent_about(&document);
-                let desired = Desired::validate(document, Builtin::NAMES).map_err(wrong)?;
-                self.apply(&desired, silent, dry_run).map(Answer::Plan)
-            }
             other => {
                 // Only these bring or take away addresses.
                 let services = matches!(other, Action::AddService(_) | Action::DeleteService(_) | Action::Flush);
-                let answer = answer::answer(&mut self.scene(), other)?;
+                let answer = answer::answer(&mut self.scene(who), other)?;
                 if services {
                     self.follow_vips();
                 }
@@ -183,43 +257,47 @@ impl Controller {
         }
     }
 
-    fn scene(&mut self) -> Scene<'_> {
+    fn scene<'a>(&'a mut self, who: &'a str) -> Scene<'a> {
         let Controller { book, shared, datapath, .. } = self;
-        Scene { book, shared, outside: datapath, now_ms: workers::now().millis() }
+        Scene { book, shared, outside: datapath, now_ms: workers::now().millis(), who }
     }
 
     /// Makes the rules what a configuration says. With `dry_run` only tells what that would change. Settings that the
     /// document is silent about are not compared with those in force.
-    fn apply(
-        &mut self,
-        desired: &Desired,
-        silent: impl Fn(&str) -> bool,
-        dry_run: bool,
-    ) -> Result<Vec<String>, Refusal> {
+    fn apply(&mut self, desired: &Desired, silent: Silent, dry_run: bool, who: &str) -> Result<Vec<String>, Refusal> {
         check_room(desired.marks(), desired.services())?;
+        let found = self.find_plugins(desired)?;
         let mut plan = plan::diff(&self.states(), desired);
         // In front, to come into force together with the services.
         plan.steps.splice(0..0, plan::diff_marks(self.book.mark_rules(), desired));
         plan.steps.extend(plan::diff_timeouts(&timeouts::states(&self.shared, Class::DIRECTOR), desired));
+        plan.steps.splice(0..0, plan::diff_plugins(&self.book.modules(), &found));
         // First: what comes after is carried out under them.
         plan.steps.splice(0..0, plan::diff_settings(self.book.settings(), desired));
         let mut sentences = plan.sentences();
-        for setting in plan::needs_restart(&self.desired, desired).into_iter().filter(|setting| !silent(setting)) {
+        for setting in plan::needs_restart(&self.desired, desired).into_iter().filter(|setting| !silent.has(setting)) {
             sentences.push(format!("`{setting}` differs, and takes a restart to change."));
         }
         if !dry_run {
-            self.scene().change_all(plan.steps.into_iter().map(|step| step.action).collect())?;
+            self.scene(who).change_all(plan.steps.into_iter().map(|step| step.action).collect())?;
             self.follow_vips();
         }
         Ok(sentences)
     }
 
-    /// Reads a configuration again that came from a file.
-    ///
-    /// # Errors
-    /// It is wrong, or refused; what was in force stays.
-    pub fn reload(&mut self, desired: &Desired) -> Result<Vec<String>, Refusal> {
-        self.apply(desired, |_| false, false)
+    /// The plugins that a configuration wants, as they are on disk.
+    fn find_plugins(&mut self, desired: &Desired) -> Result<Vec<plan::Found>, Refusal> {
+        let wanted = wanted::wanted(desired, self.book.registry(), self.book.plugin_directory());
+        let (registry, workshop) = self.book.plugin_store();
+        let found = wanted::find(desired, &wanted, registry, workshop);
+        let found = found.map_err(|problems| Refusal::new(RefusalKind::Document, problems.join("\n")))?;
+        Ok(found.into_iter().map(|(found, _)| found).collect())
+    }
+
+    /// Brings a configuration into force that came from a file and was read again; if it is refused, what was in force
+    /// stays. The log tells what came of it.
+    pub fn reload(&mut self, desired: Desired) {
+        self.take(Errand::Reload(Box::new(desired)));
     }
 
     fn follow_vips(&mut self) {
@@ -269,19 +347,4 @@ fn due(since: &mut Instant, period: Duration) -> bool {
     }
     *since = if elapsed < 2 * period { *since + period } else { Instant::now() };
     true
-}
-
-/// The settings that a document has no word about: whoever sends only services does not ask for other interfaces.
-fn silent_about(document: &Document) -> impl Fn(&str) -> bool + use<> {
-    let director = document.director == Default::default();
-    let connections = document.connections == Default::default();
-    let frames = document.frames == Default::default();
-    let interface = document.interface.is_empty();
-    move |setting| match setting.split('.').next() {
-        Some("director") => director,
-        Some("connections") => connections,
-        Some("frames") => frames,
-        Some("interface") => interface,
-        _ => false,
-    }
 }

@@ -12,6 +12,7 @@ use xvs_engine::real::{Arena, RealId};
 use xvs_engine::service::Service;
 use xvs_redirect::Key;
 
+use super::beside::{Beside, Fact};
 use super::estimate::difference;
 use super::protocol::{self, ByState, ServerSpec, ServiceSpec};
 use super::tally::{self, Tally};
@@ -37,6 +38,8 @@ pub struct Entry {
     tally: Tally,
     /// Its packets go to the workers.
     pub(super) steered: bool,
+    /// Its plugin, and the candidate that it tries.
+    pub(super) beside: Beside,
 }
 
 /// A server of a service.
@@ -49,6 +52,8 @@ pub struct Member {
     /// The record's traffic when this server took it over from another one.
     base: Traffic,
     tally: Tally,
+    /// What a person's script says of it to plugins.
+    pub(super) metric: i64,
     /// What is steered to the workers for it, by its method, and by those it had while its oldest connections were made.
     pub(super) steered: Vec<Key>,
 }
@@ -57,7 +62,7 @@ impl Member {
     /// A server over a record; what the record counted before is not its own.
     pub(super) fn new(spec: ServerSpec, real: RealId, counters: &AllCounters) -> Self {
         let base = tally::of_record(counters, real);
-        Member { spec, real, base, tally: Tally::default(), steered: Vec::new() }
+        Member { spec, real, base, tally: Tally::default(), metric: 0, steered: Vec::new() }
     }
 
     /// All its traffic.
@@ -75,18 +80,34 @@ impl Member {
     pub(super) fn resume(&mut self, counters: &AllCounters) {
         self.tally.resume(self.traffic(counters));
     }
+
+    /// What plugins may know of it.
+    fn fact(&self, counters: &AllCounters) -> Fact {
+        Fact {
+            real: self.real,
+            address: self.spec.address,
+            stats: self.tally.stats(self.traffic(counters)),
+            metric: self.metric,
+            tags: self.spec.tags.unwrap_or_default(),
+        }
+    }
 }
 
 impl Entry {
     /// A service without servers.
     pub(super) fn new(spec: ServiceSpec, service: Arc<Service>, steered: bool) -> Self {
-        let (timeouts, members, retired, tally) = Default::default();
-        Entry { spec, service, timeouts, class: Class::DIRECTOR, members, retired, tally, steered }
+        let (timeouts, members, retired, tally, beside) = Default::default();
+        Entry { spec, service, timeouts, class: Class::DIRECTOR, members, retired, tally, steered, beside }
     }
 
     /// Its servers, newest first.
     pub fn members(&self) -> impl DoubleEndedIterator<Item = &Member> {
         self.members.iter().rev()
+    }
+
+    /// What plugins may know of its servers, newest first.
+    pub(super) fn facts(&self, counters: &AllCounters) -> Vec<Fact> {
+        self.members().map(|member| member.fact(counters)).collect()
     }
 
     /// The place of a server.

@@ -44,14 +44,14 @@ fn encapsulation(spec: Tunnel) -> tunnel::Tunnel {
     }
 }
 
-/// The service's scheduler.
+/// The service's native scheduler, which is the fallback of a plugin.
 ///
 /// # Errors
 /// The service breaks a rule.
 pub(super) fn scheduler(spec: &ServiceSpec) -> Result<Builtin, Refusal> {
     rules::check_service(spec, Builtin::NAMES)?;
-    let unknown = || Refusal::new(RefusalKind::NoSuchScheduler, format!("no scheduler is called {:?}", spec.scheduler));
-    Builtin::from_name(&spec.scheduler).ok_or_else(unknown)
+    let unknown = || Refusal::new(RefusalKind::NoSuchScheduler, format!("no scheduler is called {:?}", spec.native()));
+    Builtin::from_name(spec.native()).ok_or_else(unknown)
 }
 
 /// How the service treats new connections.

@@ -6,20 +6,26 @@
 //! book        the rules in force                    entry, tally, totals, trash, classes, keys   its parts
 //! change      one action, or many as one            timeouts, estimate   timeouts, rates
 //! sysctl      settings by name, and the defences
+//! workshop    plugins from their files              registry    their names and versions
+//! beside      a service's plugin                    watch       a directory of plugins
+//! wanted      the plugins that a configuration wants
 //! workers     mail to the workers, and their health
 //! network     ways and next hops, from the kernel   vips        addresses of our own
 //! datapath    workers, XDP program, network         report      what is told of them
-//! answer      requests that need no network         controller  all of it together
+//! answer      requests that need no network         errands     requests that need a file of a plugin first
+//! controller  all of it together
 //! ```
 //!
 //! A module may use only what stands to its left (`entry` and the other parts of the book are one with it):
 //!
 //! ```text
-//! protocol < client, socket < timeouts, estimate, sysctl < book < change, workers < network
-//!     < vips, datapath < report < answer < controller
+//! protocol < client, socket < timeouts, estimate, sysctl, workshop < registry, beside, watch
+//!     < wanted < book < change, workers < network
+//!     < vips, datapath < report < answer < errands < controller
 //! ```
 
 pub mod answer;
+pub mod beside;
 pub mod book;
 pub mod change;
 mod classes;
@@ -27,10 +33,12 @@ pub mod client;
 pub mod controller;
 pub mod datapath;
 pub mod entry;
+mod errands;
 pub mod estimate;
 mod keys;
 pub mod network;
 pub mod protocol;
+pub mod registry;
 pub mod report;
 pub mod socket;
 pub mod sysctl;
@@ -39,4 +47,7 @@ pub mod timeouts;
 mod totals;
 mod trash;
 pub mod vips;
+pub mod wanted;
+mod watch;
 pub mod workers;
+pub mod workshop;

@@ -9,15 +9,20 @@
 mod marks;
 mod mask;
 mod rules;
+pub mod schedulers;
+mod tags;
 mod views;
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 pub use marks::*;
 pub use mask::Mask;
 pub use rules::*;
+pub use schedulers::{Grants, Options, SchedulerAction, SchedulerAnswer};
+pub use tags::Tags;
 pub use views::*;
 
 /// Version of the control protocol. It changes when an old tool would misread a new director, or the reverse.
@@ -126,6 +131,8 @@ pub enum Action {
     Settings(Vec<String>),
     /// `xvs sysctl set`: all of them, or none. Answered by [`Answer::Settings`].
     Set(Vec<Assignment>),
+    /// `xvs scheduler`. Answered by [`Answer::Scheduler`], or [`Answer::Done`] where there is nothing to tell.
+    Scheduler(SchedulerAction),
     /// `xvs status`. Answered by [`Answer::Status`].
     Status,
     /// `xvs drops`. Answered by [`Answer::Drops`].
@@ -145,6 +152,9 @@ pub enum Action {
         document: String,
         /// Say what would change, change nothing.
         dry_run: bool,
+        /// The directory that relative paths of the document start from; without, they are refused.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        directory: Option<PathBuf>,
     },
 }
 
@@ -166,6 +176,8 @@ pub enum Answer {
     StateTimeouts(Vec<TimeoutSet>),
     /// Settings as they are, in the order in which they were named.
     Settings(Vec<SettingState>),
+    /// About plugin schedulers.
+    Scheduler(SchedulerAnswer),
     /// The state of the director.
     Status(Box<Status>),
     /// Drops by reason.
@@ -212,6 +224,12 @@ pub enum RefusalKind {
     NoSuchMark,
     /// ENOENT on adding or editing a service: no such scheduler or persistence engine.
     NoSuchScheduler,
+    /// There is no plugin, or no version of it, of this name.
+    NoSuchPlugin,
+    /// A module is not one that could be taken, or a plugin refuses what it is asked.
+    BadPlugin,
+    /// A version of a plugin is in use.
+    InUse,
     /// ENOENT below `/proc/sys`: no setting has this name.
     NoSuchSetting,
     /// EINVAL.

@@ -50,7 +50,7 @@ pub struct WorkerFacts {
 
 impl Facts {
     /// The state of the director now. It asks no worker, so one that is stuck keeps nobody waiting.
-    pub fn status(&self, shared: &Shared, datapath: &Datapath) -> Status {
+    pub fn status(&self, shared: &Shared, datapath: &Datapath, alarms: Vec<String>) -> Status {
         let xdp = datapath.redirect.counters().unwrap_or_default();
         let counter = |name: &str, value, help: &str| Counter { name: name.into(), value, help: help.into() };
         let handles = &datapath.handles;
@@ -72,6 +72,7 @@ impl Facts {
             connections_max: shared.table.capacity().into(),
             xdp: xdp.iter().map(|xdp| counter(xdp.name, xdp.packets, xdp.help)).collect(),
             engine,
+            alarms,
         }
     }
 

@@ -16,7 +16,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{Sender, bounded};
-use nix::sys::socket::{AddressFamily, Backlog, Shutdown, SockFlag, SockType, UnixAddr, shutdown, socket};
+use nix::sys::socket::sockopt::PeerCredentials;
+use nix::sys::socket::{AddressFamily, Backlog, Shutdown, SockFlag, SockType, UnixAddr, getsockopt, shutdown, socket};
 use nix::sys::stat::{Mode, fchmod};
 use serde::Deserialize;
 
@@ -40,6 +41,8 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Call {
     /// What to do.
     pub action: Action,
+    /// Who asks, for the log.
+    pub who: String,
     /// Where the outcome goes.
     pub reply: Sender<Outcome>,
 }
@@ -184,6 +187,7 @@ fn accept(listener: &UnixListener, open: &AtomicBool, calls: &Sender<Call>) {
 
 fn serve(stream: &UnixStream, calls: &Sender<Call>) -> io::Result<()> {
     stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
+    let who = getsockopt(stream, PeerCredentials).map(|peer| format!("uid {}, pid {}", peer.uid(), peer.pid()))?;
     let mut reader = BufReader::new(stream.try_clone()?);
     loop {
         let mut line = Vec::new();
@@ -197,7 +201,7 @@ fn serve(stream: &UnixStream, calls: &Sender<Call>) -> io::Result<()> {
             // Where the next request begins, nobody knows.
             return Ok(());
         }
-        respond(stream, answer(&line, calls))?;
+        respond(stream, answer(&line, &who, calls))?;
     }
 }
 
@@ -213,7 +217,7 @@ struct Version {
     v: u64,
 }
 
-fn answer(line: &[u8], calls: &Sender<Call>) -> Outcome {
+fn answer(line: &[u8], who: &str, calls: &Sender<Call>) -> Outcome {
     let refused = |kind, message: String| Outcome::Refused(Refusal::new(kind, message));
     // The version is read first: an older or newer tool's request may not parse otherwise.
     let version = serde_json::from_slice::<Version>(line).ok().map(|version| version.v);
@@ -238,7 +242,7 @@ fn answer(line: &[u8], calls: &Sender<Call>) -> Outcome {
     };
     let (reply, outcome) = bounded(1);
     let stopped = || refused(RefusalKind::Unsupported, "the director is stopping".into());
-    if calls.send(Call { action: request.action, reply }).is_err() {
+    if calls.send(Call { action: request.action, who: who.to_owned(), reply }).is_err() {
         return stopped();
     }
     outcome.recv().unwrap_or_else(|_| stopped())

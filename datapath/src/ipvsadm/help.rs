@@ -62,7 +62,8 @@ SERVICE is one of
   -f, --fwmark-service MARK [-6]   a firewall mark from 1; -6 (--ipv6) makes it count for IPv6
 
 Options of services
-  -s, --scheduler NAME             rr wrr lc wlc lblc lblcr dh sh sed nq fo ovf mh twos (default: wlc)
+  -s, --scheduler NAME             rr wrr lc wlc lblc lblcr dh sh sed nq fo ovf mh twos (default: wlc), or
+                                   wasm:NAME for a plugin (xvs scheduler --help)
   -p, --persistent [SECONDS]       a client stays with its server (default: 360 seconds)
   -M, --netmask MASK               clients of one network count as one: 255.255.255.0, or 64 for IPv6
       --pe NAME                    persistence engine

@@ -163,6 +163,8 @@ fn service(draft: &Draft<'_>) -> Result<ServiceSpec, Usage> {
         persistence: persistence(draft),
         engine: draft.engine.map(str::to_owned),
         one_packet: draft.has(Feature::Ops),
+        fallback: None,
+        options: None,
     })
 }
 
@@ -216,7 +218,7 @@ fn server(draft: &Draft<'_>) -> Result<ServerSpec, Usage> {
     if let Some(stray) = draft.given.iter().find(|feature| is_tunnel(**feature)).filter(|_| !tunnelled) {
         return Err(Usage::wrong(format!("{} is for tunnelled servers: add -i", stray.phrase())));
     }
-    Ok(ServerSpec { address, method, weight: draft.weight, upper: draft.upper, lower: draft.lower })
+    Ok(ServerSpec { address, method, weight: draft.weight, upper: draft.upper, lower: draft.lower, tags: None })
 }
 
 fn is_tunnel(feature: Feature) -> bool {

@@ -104,6 +104,7 @@ mod tests {
             weight: 1,
             upper: 0,
             lower: 0,
+            tags: None,
         };
         let server = |text: &&str| Server {
             spec: spec(text),

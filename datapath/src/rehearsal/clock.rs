@@ -26,6 +26,7 @@ impl Rehearsal {
         while self.now < end {
             self.now = self.now.plus_millis(end.since(self.now).min(STEP_MS));
             self.sweep();
+            self.book.tend(self.now.millis());
             if self.now.since(self.tidied) >= TIDY_MS {
                 self.tidied = self.now;
                 self.book.defend(self.now);

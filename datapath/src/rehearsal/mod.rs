@@ -123,7 +123,7 @@ impl Rehearsal {
     /// It is refused, and nothing has changed.
     pub fn act(&mut self, action: Action) -> Result<Answer, Refusal> {
         let Rehearsal { book, shared, surroundings, now, .. } = self;
-        let mut scene = Scene { book, shared, outside: surroundings, now_ms: now.millis() };
+        let mut scene = Scene { book, shared, outside: surroundings, now_ms: now.millis(), who: "rehearsal" };
         let outcome = answer::answer(&mut scene, action);
         self.follow();
         outcome

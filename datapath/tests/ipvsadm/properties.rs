@@ -70,13 +70,15 @@ fn service() -> impl Strategy<Value = Service> {
             persistence,
             engine: engine.then(|| "sip".to_owned()),
             one_packet: one_packet && udp,
+            fallback: None,
+            options: None,
         };
         let server = |(address, method, weight, upper, lower): (SocketAddr, Method, i64, u32, u32)| {
             let same = ServiceId::Address { protocol: Protocol::Tcp, address }.family() == id.family();
             let method = if same { method } else { Method::Tun(Tunnel::Ipip) };
             let port = port.filter(|_| method != Method::Nat).unwrap_or(address.port());
             let address = SocketAddr::new(address.ip(), port);
-            ServerSpec { address, method, weight, upper, lower: lower.checked_rem(upper).unwrap_or(0) }
+            ServerSpec { address, method, weight, upper, lower: lower.checked_rem(upper).unwrap_or(0), tags: None }
         };
         let mut seen = std::collections::HashSet::new();
         let servers = servers.into_iter().map(server).filter(|spec| seen.insert(spec.address)).map(|spec| Server {

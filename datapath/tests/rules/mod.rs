@@ -124,7 +124,13 @@ impl Site {
     }
 
     pub fn scene(&mut self) -> Scene<'_> {
-        Scene { book: &mut self.book, shared: &self.shared, outside: &mut self.world, now_ms: self.now.millis() }
+        Scene {
+            book: &mut self.book,
+            shared: &self.shared,
+            outside: &mut self.world,
+            now_ms: self.now.millis(),
+            who: "test",
+        }
     }
 
     pub fn try_change(&mut self, action: Action) -> Result<(), Refusal> {
@@ -244,11 +250,13 @@ pub fn service(virtual_address: &str) -> ServiceSpec {
         persistence: None,
         engine: None,
         one_packet: false,
+        fallback: None,
+        options: None,
     }
 }
 
 pub fn server(real: &str, method: Method) -> ServerSpec {
-    ServerSpec { address: address(real), method, weight: 1, upper: 0, lower: 0 }
+    ServerSpec { address: address(real), method, weight: 1, upper: 0, lower: 0, tags: None }
 }
 
 pub fn add_service(virtual_address: &str) -> Action {

@@ -23,6 +23,11 @@ impl Running {
 
     /// With these further tables in its file.
     pub(crate) fn start_with(wires: &Wires, form: &str, tables: &str) -> Running {
+        Running::start_as(wires, form, "", tables)
+    }
+
+    /// With these further lines about the director, and these tables.
+    pub(crate) fn start_as(wires: &Wires, form: &str, director: &str, tables: &str) -> Running {
         let scratch = env::temp_dir().join(format!("xvs-xsk-{}-{}", std::process::id(), wires.here.name()));
         fs::create_dir_all(&scratch).expect("a directory");
         let path = |name: &str| scratch.join(name).to_string_lossy().into_owned();
@@ -30,7 +35,7 @@ impl Running {
         fs::write(
             path("site.toml"),
             format!(
-                "{tables}[connections]\ncapacity = 1024\n[director]\nown_vips = true\n[[interface]]\nname = \"a0\"\nqueues = 1\n\
+                "{tables}[connections]\ncapacity = 1024\n[director]\nown_vips = true\n{director}[[interface]]\nname = \"a0\"\nqueues = 1\n\
              [[interface]]\nname = \"a1\"\nqueues = 1\n[[service]]\naddress = \"192.0.2.10:80\"\n\
              [[service.server]]\naddress = \"10.0.0.1:80\"\n"
             ),
@@ -54,6 +59,15 @@ impl Running {
         let mut command = Command::new(env!("CARGO_BIN_EXE_xvs"));
         let output = command.args(words).args(["--json", "--control", &self.control]).output().expect("it runs").stdout;
         serde_json::from_slice(&output).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output)))
+    }
+
+    /// An ipvsadm command line; demands success.
+    #[allow(dead_code, reason = "not every test types them")]
+    pub(crate) fn xvsadm(&self, line: &str) -> String {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_xvsadm"));
+        let output = command.args(line.split_whitespace()).env("XVS_SOCKET", &self.control).output().expect("it runs");
+        assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     /// CPU time that it has used, in ticks of ten milliseconds.

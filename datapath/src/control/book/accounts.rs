@@ -36,6 +36,7 @@ impl Book {
         let Book { entries, counters, totals, .. } = self;
         entries.values_mut().for_each(|entry| entry.sample(counters));
         totals.sample(entries.values().map(|entry| entry.traffic(counters)));
+        self.tell_rates();
     }
 
     /// A service as it is, for a listing. `path` tells how packets reach a server.

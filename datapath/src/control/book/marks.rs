@@ -288,7 +288,16 @@ mod tests {
     fn spec(id: ServiceId, persistent: bool) -> ServiceSpec {
         let persistence = persistent.then_some(Persistence { timeout_s: 300, mask: Mask::leading(Family::Inet, 32) });
         let (scheduler, flags) = ("rr".to_owned(), SchedFlags::default());
-        ServiceSpec { id, scheduler, flags, persistence, engine: None, one_packet: false }
+        ServiceSpec {
+            id,
+            scheduler,
+            flags,
+            persistence,
+            engine: None,
+            one_packet: false,
+            fallback: None,
+            options: None,
+        }
     }
 
     fn at(protocol: Protocol, address: &str) -> ServiceId {

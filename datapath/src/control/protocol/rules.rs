@@ -7,7 +7,8 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::Mask;
+use super::schedulers::Options;
+use super::{Mask, Tags};
 
 /// Transport protocol of a virtual service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -103,6 +104,40 @@ pub struct ServiceSpec {
     /// One-packet scheduling (`-o`).
     #[serde(default)]
     pub one_packet: bool,
+    /// The native scheduler that chooses when a plugin does not; [`FALLBACK`] if it is not said. An edit that does not
+    /// say it keeps it: ipvsadm can not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<String>,
+    /// Options for a plugin. An edit that does not say them keeps them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub options: Option<Options>,
+}
+
+/// The native scheduler behind a plugin, if no other is named.
+pub const FALLBACK: &str = "wlc";
+
+impl ServiceSpec {
+    /// The scheduler that is asked when no plugin answers: the service's own if it is native.
+    pub fn native(&self) -> &str {
+        match super::schedulers::plugin(&self.scheduler) {
+            Some(_) => self.fallback.as_deref().unwrap_or(FALLBACK),
+            None => &self.scheduler,
+        }
+    }
+
+    /// The same in the form in which it is kept: what is as it would be unsaid is not said.
+    pub fn kept(mut self) -> Self {
+        self.fallback = self.fallback.filter(|name| name != FALLBACK);
+        self.options = self.options.filter(|options| !options.is_empty());
+        self
+    }
+
+    /// The same with everything said, so that as an edit it keeps nothing.
+    pub fn explicit(mut self) -> Self {
+        self.fallback.get_or_insert_with(|| FALLBACK.to_owned());
+        self.options.get_or_insert_default();
+        self
+    }
 }
 
 /// The three flags that a scheduler may read (`-b`).
@@ -184,6 +219,23 @@ pub struct ServerSpec {
     /// Lower connection threshold, 0 for three quarters of the upper one.
     #[serde(default)]
     pub lower: u32,
+    /// Tags for plugins. An edit that does not say them keeps them: ipvsadm can not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tags: Option<Tags>,
+}
+
+impl ServerSpec {
+    /// The same in the form in which it is kept: no tags are none.
+    pub fn kept(mut self) -> Self {
+        self.tags = self.tags.filter(|tags| !tags.is_empty());
+        self
+    }
+
+    /// The same with everything said, so that as an edit it keeps nothing.
+    pub fn explicit(mut self) -> Self {
+        self.tags.get_or_insert_default();
+        self
+    }
 }
 
 /// Timeouts of `--set`, in seconds; 0 keeps what is.

@@ -198,6 +198,9 @@ pub struct Status {
     pub xdp: Vec<Counter>,
     /// What the engine did with packets.
     pub engine: Vec<Counter>,
+    /// What a person should look at: a sentence each.
+    #[serde(default)]
+    pub alarms: Vec<String>,
 }
 
 /// An interface that the director forwards through.
