@@ -4,8 +4,8 @@
 use std::fs;
 use std::path::PathBuf;
 
-/// A plugin with a table of so many rows, these further functions, and what its `xvs_schedule` does. It takes options,
-/// and has facts of 8 servers at 8192.
+/// A plugin with a table of so many rows, these further functions, and the slot that it names; the fallback has what is
+/// not usable. It takes options, and has facts of 8 servers at 8192.
 pub fn text(rows: u8, others: &str, schedule: &str) -> String {
     format!(
         r#"(module (memory (export "memory") 1 4)
@@ -18,7 +18,13 @@ pub fn text(rows: u8, others: &str, schedule: &str) -> String {
           (func (export "xvs_config") (result i32) i32.const 4096)
           (func (export "xvs_facts") (result i32) i32.const 8192)
           {others}
-          (func (export "xvs_schedule") (result i32) {schedule}))"#
+          (func (export "xvs_schedule") (result i32) (local $slot i32)
+            {schedule} local.set $slot
+            (if (i32.ge_u (local.get $slot) (i32.load (i32.const 1036))) (then (return (i32.const -2))))
+            (if (i32.eqz (i32.and (i32.const 1)
+                (i32.load (i32.add (i32.const 1068) (i32.shl (local.get $slot) (i32.const 5))))))
+              (then (return (i32.const -2))))
+            local.get $slot))"#
     )
 }
 
