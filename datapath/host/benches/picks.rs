@@ -61,7 +61,7 @@ impl Site {
     }
 
     fn go_live(&self, post: &Post, version: &Arc<Version>) {
-        let live = |site: &_| post.set_live(site, Some(version.clone()), "");
+        let live = |site: &xvs_engine::sched::guest::Site<'_>| post.set_live(site, Some(version.clone()), "");
         self.service.with_site(&self.arena, live).expect("it goes to work");
     }
 
