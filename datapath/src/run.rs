@@ -24,6 +24,7 @@ use xvs_engine::real::Generation;
 use xvs_engine::sched::Builtin;
 use xvs_engine::snapshot::Snapshot;
 use xvs_engine::worker::Worker;
+use xvs_host::Host;
 use xvs_redirect::Redirect;
 
 use crate::config::Desired;
@@ -36,6 +37,7 @@ use crate::control::network::Network;
 use crate::control::report::{Facts, WorkerFacts};
 use crate::control::socket;
 use crate::control::workers::{Handle, Public};
+use crate::control::workshop::Machine;
 use crate::kernel::Mirror;
 use crate::xsk::{self, Binding, Frames, XskRings};
 
@@ -130,10 +132,13 @@ pub fn run(options: &Options) -> Result<(), RunError> {
     let mut handles = Vec::new();
     let mut worker_facts = Vec::new();
     let cpus = cpus(&desired);
+    let machine = Machine::default();
+    let host = machine.start().inspect_err(|error| tracing::warn!(error, "no plugins can run here")).ok();
+    let starting =
+        Starting { options, desired: &desired, devices: &devices, shared: &shared, workers, wanted: &wanted, host };
     for queue in 0..workers {
         let cpu = cpus.get(queue as usize % cpus.len().max(1)).copied();
-        let (handle, facts) =
-            start_worker(options, &desired, &devices, &mut redirect, &shared, queue, workers, cpu, &wanted)?;
+        let (handle, facts) = starting.start_worker(&mut redirect, queue, cpu)?;
         handles.push(handle);
         worker_facts.push(facts);
     }
@@ -148,7 +153,7 @@ pub fn run(options: &Options) -> Result<(), RunError> {
     let vip_interface = vip_interface.unwrap_or_else(|| devices[0].facts.link.name.clone());
     let datapath = Datapath::new(redirect, handles, network, shared.clone());
     // From here on the controller takes away what would be left, also if the rest of the start fails.
-    let mut controller = Controller::new(datapath, facts, shared, desired.clone(), &vip_interface);
+    let mut controller = Controller::new(datapath, facts, shared, desired.clone(), &vip_interface, machine);
     controller.apply_desired().map_err(|refusal| RunError::Refused(refusal.message))?;
 
     let (calls, calls_inlet) = unbounded();
@@ -238,49 +243,61 @@ fn frames(settings: &FrameSettings, busy_poll: bool) -> Frames {
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "one place puts a worker together, from everything there is")]
-fn start_worker(
-    options: &Options,
-    desired: &Desired,
-    devices: &[Device],
-    redirect: &mut Redirect,
-    shared: &Arc<Shared>,
-    queue: u32,
+/// What all workers are made from.
+struct Starting<'a> {
+    options: &'a Options,
+    desired: &'a Desired,
+    devices: &'a [Device],
+    shared: &'a Arc<Shared>,
     workers: u32,
-    cpu: Option<u32>,
-    wanted: &Sender<()>,
-) -> Result<(Handle, WorkerFacts), RunError> {
-    let binding =
-        |device: &Device| Binding { interface: device.facts.link.name.clone(), queue, zero_copy: device.zero_copy };
-    let bindings: Vec<Binding> = devices.iter().map(binding).collect();
-    let frames = frames(desired.frames(), options.busy_poll);
-    let sockets = xsk::bind(&frames, &bindings)?;
-    let rings = XskRings::new(sockets).map_err(system("map the rings of an AF_XDP socket"))?;
-    let monitors = rings.monitors().map_err(system("duplicate a socket"))?;
-    for (device, monitor) in devices.iter().zip(&monitors) {
-        redirect.register(device.facts.link.index, queue, monitor.as_fd())?;
-        let zero_copy = monitor.is_zero_copy().map_err(system("ask a socket for its mode"))?;
-        tracing::info!(
-            interface = device.facts.link.name,
-            queue,
-            mode = if zero_copy { "zero-copy" } else { "copy" },
-            huge_pages = rings.has_huge_pages(),
-            "queue bound"
-        );
+    wanted: &'a Sender<()>,
+    /// The host of plugins, if they can run here.
+    host: Option<Arc<Host>>,
+}
+
+impl Starting<'_> {
+    fn start_worker(
+        &self,
+        redirect: &mut Redirect,
+        queue: u32,
+        cpu: Option<u32>,
+    ) -> Result<(Handle, WorkerFacts), RunError> {
+        let Starting { options, desired, devices, shared, workers, wanted, host } = self;
+        let binding =
+            |device: &Device| Binding { interface: device.facts.link.name.clone(), queue, zero_copy: device.zero_copy };
+        let bindings: Vec<Binding> = devices.iter().map(binding).collect();
+        let frames = frames(desired.frames(), options.busy_poll);
+        let sockets = xsk::bind(&frames, &bindings)?;
+        let rings = XskRings::new(sockets).map_err(system("map the rings of an AF_XDP socket"))?;
+        let monitors = rings.monitors().map_err(system("duplicate a socket"))?;
+        for (device, monitor) in devices.iter().zip(&monitors) {
+            redirect.register(device.facts.link.index, queue, monitor.as_fd())?;
+            let zero_copy = monitor.is_zero_copy().map_err(system("ask a socket for its mode"))?;
+            tracing::info!(
+                interface = device.facts.link.name,
+                queue,
+                mode = if zero_copy { "zero-copy" } else { "copy" },
+                huge_pages = rings.has_huge_pages(),
+                "queue bound"
+            );
+        }
+        let facts = WorkerFacts { cpu, huge_pages: rings.has_huge_pages(), sockets: monitors };
+        let counters = Arc::new(Counters::new(REALS_MAX));
+        let snapshot = Arc::new(Snapshot::default());
+        let engine = Engine::new((*shared).clone(), snapshot, counters.clone(), queue, *workers);
+        let worker = Worker::new(engine, rings, desired.frames().batch as usize);
+        let public = Arc::new(Public { counters, ledger: std::array::from_fn(|_| Count::default()) });
+        let wanted = (*wanted).clone();
+        let host = host.clone();
+        // A plugin's first fault costs the thread that meets it much less then.
+        let prepare = move || host.iter().for_each(|host| host.warm_thread());
+        let tell = move || {
+            // Full means that the controller will look anyway.
+            let _ = wanted.try_send(());
+        };
+        let handle = Handle::start(queue as usize, worker, public, cpu, frames.busy_poll.is_some(), prepare, tell);
+        Ok((handle.map_err(system("start a worker"))?, facts))
     }
-    let facts = WorkerFacts { cpu, huge_pages: rings.has_huge_pages(), sockets: monitors };
-    let counters = Arc::new(Counters::new(REALS_MAX));
-    let snapshot = Arc::new(Snapshot::default());
-    let engine = Engine::new(shared.clone(), snapshot, counters.clone(), queue, workers);
-    let worker = Worker::new(engine, rings, desired.frames().batch as usize);
-    let public = Arc::new(Public { counters, ledger: std::array::from_fn(|_| Count::default()) });
-    let wanted = wanted.clone();
-    let tell = move || {
-        // Full means that the controller will look anyway.
-        let _ = wanted.try_send(());
-    };
-    let handle = Handle::start(queue as usize, worker, public, cpu, frames.busy_poll.is_some(), tell);
-    Ok((handle.map_err(system("start a worker"))?, facts))
 }
 
 /// Tells the controller when the kernel has news.

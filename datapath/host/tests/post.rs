@@ -246,7 +246,7 @@ fn too_many_servers_are_the_native_schedulers() {
 /// built-in does, over additions, removals and edits.
 #[test]
 fn a_living_instance_follows_the_list() {
-    let mut bench = Bench::new(3);
+    let bench = Bench::new(3);
     let module = bench.host.load(&real_plugin("wrr"), Grants::default()).unwrap();
     let version = Arc::new(Version { name: "wrr".into(), number: 1, module });
     bench.on_site(|site| bench.post.set_live(site, Some(version.clone()), "")).unwrap();

@@ -27,6 +27,7 @@ use super::socket::Call;
 use super::vips::Vips;
 use super::wanted::{self, Wanted};
 use super::watch::Watch;
+use super::workshop::{Machine, Workshop};
 use super::{answer, estimate, keys, report, timeouts, workers};
 
 /// Next hops in use are confirmed by the kernel this often.
@@ -78,13 +79,14 @@ pub struct Inlets {
 }
 
 impl Controller {
-    /// Puts the parts together.
+    /// Puts the parts together; `machine` makes plugins out of files.
     pub fn new(
         datapath: Datapath,
         report: report::Facts,
         shared: Arc<Shared>,
         desired: Desired,
         vip_interface: &str,
+        machine: Machine,
     ) -> Self {
         let counters = datapath.handles.iter().map(|handle| handle.public.counters.clone()).collect();
         let mut book = Book::new(shared.clone(), counters);
@@ -93,7 +95,8 @@ impl Controller {
         let director = desired.director();
         book.look_for_plugins_in(director.scheduler_dir.clone());
         let watch = director.scheduler_dir.as_deref().filter(|_| director.watch_schedulers).map(Watch::new);
-        let errands = Errands::start(book.workshop().machine());
+        let errands = Errands::start(machine.clone());
+        *book.workshop() = Workshop::new(machine);
         let vips = Vips::new(director.own_vips.then(|| vip_interface.to_owned()));
         Controller { datapath, vips, report, shared, book, desired, errands, watch, quiet_until: Instant::now() }
     }

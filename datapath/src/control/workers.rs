@@ -87,7 +87,8 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Starts a worker on its own thread. `wanted` is told when it needs a MAC; `cpu` is where it is pinned.
+    /// Starts a worker on its own thread. `wanted` is told when it needs a MAC; `cpu` is where it is pinned; it does
+    /// `prepare` before its first breath.
     ///
     /// # Errors
     /// No thread or file descriptor is left.
@@ -97,6 +98,7 @@ impl Handle {
         public: Arc<Public>,
         cpu: Option<u32>,
         busy_poll: bool,
+        prepare: impl FnOnce() + Send + 'static,
         wanted: impl Fn() + Send + 'static,
     ) -> io::Result<Handle> {
         let (mail, inbox) = unbounded();
@@ -108,6 +110,7 @@ impl Handle {
             if let Some(cpu) = cpu {
                 pin(cpu);
             }
+            prepare();
             // The receiver waits for it; if it is gone the worker is told to stop at once.
             let _ = started.send(());
             life.run(worker, &wanted);

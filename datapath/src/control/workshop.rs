@@ -60,8 +60,7 @@ impl Machine {
     /// A sentence: the file can not be read, or what is wrong with it.
     pub fn make(&self, order: &Order) -> Outcome {
         let Order { file, grants, known } = order;
-        let limits = Limits::default();
-        let bytes = read(file, limits.module_bytes)?;
+        let bytes = read(file, Limits::default().module_bytes)?;
         let read_at_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let sha256 = hexadecimal(&bytes);
         let wanted = self::grants(*grants);
@@ -70,17 +69,21 @@ impl Machine {
         if let Some(module) = known.iter().find(same) {
             return Ok(made(module.clone()));
         }
-        let module = self.host(limits)?.load(&bytes, wanted);
+        let module = self.start()?.load(&bytes, wanted);
         module.map(made).map_err(|rejected| format!("{} is no scheduler: {rejected}", file.display()))
     }
 
-    fn host(&self, limits: Limits) -> Result<Arc<Host>, String> {
+    /// Starts the host, if it does not run yet.
+    ///
+    /// # Errors
+    /// A sentence: why no plugins can run on this machine.
+    pub fn start(&self) -> Result<Arc<Host>, String> {
         // Whoever failed to start it has left nothing behind.
         let mut host = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(host) = &*host {
             return Ok(host.clone());
         }
-        let started = Arc::new(Host::new(limits).map_err(|error| error.to_string())?);
+        let started = Arc::new(Host::new(Limits::default()).map_err(|error| error.to_string())?);
         *host = Some(started.clone());
         Ok(started)
     }
@@ -120,6 +123,11 @@ pub struct Workshop {
 }
 
 impl Workshop {
+    /// A workshop with this machine.
+    pub fn new(machine: Machine) -> Self {
+        Workshop { machine, shelf: HashMap::new() }
+    }
+
     /// The machine, for a thread that works ahead.
     pub fn machine(&self) -> Machine {
         self.machine.clone()
