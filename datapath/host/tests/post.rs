@@ -242,31 +242,69 @@ fn too_many_servers_are_the_native_schedulers() {
     assert_eq!(bench.pick(7), Some(0));
 }
 
-/// Changes of the list reach the instances with their state in place: the real `wrr` goes through its weights as the
-/// built-in does, over additions, removals and edits.
+/// Through the service, its lock and its post: the real `wrr` and `wlc` pick what the built-in ones pick, over a million
+/// random picks, edits, additions, removals, openings and closings (a thirtieth of that in a debug build). New versions
+/// take over in between, with the state of the old ones.
 #[test]
-fn a_living_instance_follows_the_list() {
-    let bench = Bench::new(3);
-    let module = bench.host.load(&real_plugin("wrr"), Grants::default()).unwrap();
-    let version = Arc::new(Version { name: "wrr".into(), number: 1, module });
-    bench.on_site(|site| bench.post.set_live(site, Some(version.clone()), "")).unwrap();
-    let twin = Bench::new(3);
-    twin.on_site(|site| twin.post.set_live(site, None, "")).unwrap();
-    twin.service.edit(&twin.arena, Builtin::from_name("wrr").unwrap(), Policy::default());
-    let mut both = [bench, twin];
-    for step in 0..400u32 {
-        for bench in &mut both {
-            match step % 16 {
-                3 => bench.weigh(step % 3, (step / 16 % 5) as i32),
-                7 if step % 32 == 7 => bench.add(5),
-                7 => bench.service.remove(&bench.arena, RealId(5)),
-                _ => {}
+fn wrr_and_wlc_are_the_built_ins() {
+    const STEPS: u32 = if cfg!(debug_assertions) { 30_000 } else { 1_000_000 };
+    for name in ["wrr", "wlc"] {
+        let bench = Bench::new(4);
+        let module = bench.host.load(&real_plugin(name), Grants::default()).unwrap();
+        let version = |number| Arc::new(Version { name: name.into(), number, module: module.clone() });
+        bench.on_site(|site| bench.post.set_live(site, Some(version(1)), "")).unwrap();
+        let twin = Bench::new(4);
+        twin.service.edit(&twin.arena, Builtin::from_name(name).unwrap(), Policy::default());
+        let mut both = [bench, twin];
+        let (mut random, mut number) = (0x2545_f491_4f6c_dd1d_u64, 1);
+        let (mut open, mut present) = (Vec::new(), [true; 6]);
+        (present[4], present[5]) = (false, false);
+        for step in 0..STEPS {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            let server = (random >> 32) as u32 % 6;
+            let at = server as usize;
+            match random % 32 {
+                0 => {
+                    both.iter().filter(|_| present[at]).for_each(|bench| bench.weigh(server, (random >> 40) as i32 & 7))
+                }
+                1 => {
+                    present[at] = !present[at];
+                    open.retain(|&(at, _)| at != server);
+                    for bench in &mut both {
+                        match present[at] {
+                            true => bench.add(server),
+                            false => bench.service.remove(&bench.arena, RealId(server)),
+                        }
+                    }
+                }
+                2..12 if !open.is_empty() => {
+                    let (server, active) = open.swap_remove((random >> 40) as usize % open.len());
+                    both.iter().for_each(|bench| bench.arena.get(RealId(server)).unbind(active));
+                }
+                12..16 if !open.is_empty() => {
+                    let index = (random >> 40) as usize % open.len();
+                    let (server, active) = &mut open[index];
+                    *active = !*active;
+                    both.iter().for_each(|bench| bench.arena.get(RealId(*server)).set_active(*active));
+                }
+                _ => {
+                    let [one, two] = both.each_mut().map(|bench| bench.pick(9));
+                    assert_eq!(one, two, "{name}, step {step}");
+                    open.extend(one.map(|server| (server, false)));
+                }
+            }
+            if step % 4_096 == 4_095 {
+                number += 1;
+                let bench = &both[0];
+                bench.on_site(|site| bench.post.set_live(site, Some(version(number)), "")).unwrap();
             }
         }
-        let [one, two] = &mut both;
-        assert_eq!(one.pick(9), two.pick(9), "step {step}");
+        let status = both[0].post.status();
+        assert_eq!((status.fallback, status.live.unwrap().faults), (0, vec![]), "{name}");
+        assert!(status.picks > u64::from(STEPS) / 3);
     }
-    assert_eq!(both[0].post.status().fallback, 0);
 }
 
 /// What a version saves the next one of the same name begins with, worker by worker; a plugin of another name begins anew.

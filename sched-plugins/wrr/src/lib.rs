@@ -104,6 +104,29 @@ impl Scheduler for WeightedRoundRobin {
             at = None;
         }
     }
+
+    /// Cursor and level: 12 bytes.
+    fn save(&self, into: &mut [u8]) -> Option<usize> {
+        let cursor = self.cursor.map_or(u32::MAX, |cursor| cursor as u32);
+        into.get_mut(..4)?.copy_from_slice(&cursor.to_le_bytes());
+        into.get_mut(4..12)?.copy_from_slice(&self.level.to_le_bytes());
+        Some(12)
+    }
+
+    fn restore<R: Reals + ?Sized>(&mut self, reals: &R, from: &[u8]) -> bool {
+        if from.len() != 12 {
+            return false;
+        }
+        let word = |at: usize| u32::from_le_bytes([from[at], from[at + 1], from[at + 2], from[at + 3]]);
+        let level = i64::from(word(4)) | i64::from(word(8)) << 32;
+        // The list is the one of when it was saved, and so is the grid of levels; anything else is not ours.
+        if level < 0 || level > self.top {
+            return false;
+        }
+        self.cursor = Some(word(0) as usize).filter(|&cursor| cursor < reals.len());
+        self.level = level;
+        true
+    }
 }
 
 /// Greatest common divisor; of 0 and a number, the number.
@@ -114,7 +137,7 @@ fn gcd(mut a: u32, mut b: u32) -> u32 {
     a
 }
 
-export_scheduler!(WeightedRoundRobin);
+export_scheduler!(WeightedRoundRobin, uses = [state]);
 
 #[cfg(test)]
 mod tests {
