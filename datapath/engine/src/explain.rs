@@ -82,7 +82,8 @@ impl Narrator<'_> {
             }
             return;
         };
-        let scheduler = service.scheduler_name();
+        let native = service.scheduler_name();
+        let scheduler = if service.asks_guest() { format!("a plugin (or {native})") } else { native.into() };
         let key = match service.key {
             ServiceKey::Address(protocol, endpoint) => format!("{protocol} {endpoint}"),
             ServiceKey::Mark(mark, Family::Inet) => format!("mark {mark} (inet)"),

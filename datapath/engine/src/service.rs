@@ -206,6 +206,11 @@ impl Service {
         self.guest.set(guest).is_ok()
     }
 
+    /// Is a guest asked before the native scheduler?
+    pub fn asks_guest(&self) -> bool {
+        self.active_guest().is_some()
+    }
+
     fn active_guest(&self) -> Option<&dyn Guest> {
         self.guest.get().map(|guest| &**guest).filter(|guest| guest.is_active())
     }

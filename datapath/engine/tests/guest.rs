@@ -230,6 +230,7 @@ fn two_workers_at_once_make_one_connection_and_one_template() {
 fn a_preview_asks_it_too() {
     let parrot = Parrot::new(Advice::Real(RealId(0)), None);
     let site = site(&parrot, Policy::default());
+    assert!(site.services[0].asks_guest());
     let preview = || site.services[0].preview(&site.shared.arena, &Request::default());
     assert_eq!(preview(), Some(RealId(0)));
     parrot.say(Advice::Nobody);
