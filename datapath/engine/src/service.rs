@@ -10,7 +10,7 @@
 //! Invariant: the newest server stands first in the list, as in IPVS; the scheduler hears of every change of the list
 //! before the next pick; what a scheduler picks is checked before it counts.
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use xvs_sdk::{Change, Reals, Request, Scheduler};
@@ -104,6 +104,21 @@ pub struct Policy {
     pub class: u8,
 }
 
+impl Policy {
+    /// Flags in the lowest byte, class in the next, then bits: one-packet scheduling, and more than fits here.
+    fn packed(&self) -> u32 {
+        let more = self.persistence.is_some() || self.engine.is_some();
+        u32::from(self.flags) | u32::from(self.class) << 8 | u32::from(self.one_packet) << 16 | u32::from(more) << 17
+    }
+
+    /// The policy, if all of it is there.
+    fn unpacked(packed: u32) -> Option<Policy> {
+        let (flags, class, one_packet) = (packed as u8, (packed >> 8) as u8, packed >> 16 & 1 != 0);
+        let whole = Policy { flags, persistence: None, engine: None, one_packet, class };
+        (packed >> 17 & 1 == 0).then_some(whole)
+    }
+}
+
 /// A virtual service.
 #[derive(Debug)]
 pub struct Service {
@@ -114,6 +129,8 @@ pub struct Service {
     pool: Mutex<Pool>,
     /// Set once, and silent when it is not wanted.
     guest: OnceLock<Arc<dyn Guest>>,
+    /// What most policies say, packed: a copy for those who ask a guest, which needs no lock.
+    terms: AtomicU32,
     /// It has an engine: a copy of what the policy says, for those who need no lock if it has none.
     has_engine: AtomicBool,
 }
@@ -182,8 +199,9 @@ impl Service {
     /// A service without servers.
     pub fn new(number: u32, key: ServiceKey, scheduler: Builtin, policy: Policy) -> Self {
         let has_engine = AtomicBool::new(policy.engine.is_some());
+        let terms = AtomicU32::new(policy.packed());
         let pool = Mutex::new(Pool { scheduler, policy, members: Vec::new(), version: 0 });
-        Service { number, key, pool, guest: OnceLock::new(), has_engine }
+        Service { number, key, pool, guest: OnceLock::new(), terms, has_engine }
     }
 
     fn pool(&self) -> MutexGuard<'_, Pool> {
@@ -191,9 +209,12 @@ impl Service {
         self.pool.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the service's lock, to choose a server and count its new connection in one step.
+    /// Takes the service's lock, to choose a server and count its new connection in one step. Where a guest is asked
+    /// first, the lock is taken when it is needed.
+    #[inline]
     pub fn turn(&self) -> Turn<'_> {
-        Turn { service: self, pool: Some(self.pool()), let_go: false }
+        let let_go = self.asks_guest();
+        Turn { service: self, pool: if let_go { None } else { Some(self.pool()) }, let_go }
     }
 
     /// The guest, once there is one.
@@ -226,8 +247,7 @@ impl Service {
 
     /// What would be picked now: asked of a copy, so nothing changes.
     pub fn preview(&self, arena: &Arena, request: &Request) -> Option<RealId> {
-        let flags = self.pool().policy.flags;
-        let request = self.named(&Request { flags, ..*request });
+        let request = self.named(*request, self.policy());
         let advice = self.active_guest().map(|guest| self.with_site(arena, |site| guest.preview(site, &request)));
         let pool = self.pool();
         match advice {
@@ -240,9 +260,9 @@ impl Service {
     }
 
     /// The request with what it says of the service.
-    fn named(&self, request: &Request) -> Request {
+    pub fn named(&self, request: Request, policy: Policy) -> Request {
         let mark = if let ServiceKey::Mark(mark, _) = self.key { mark } else { 0 };
-        Request { service: self.number, mark, ..*request }
+        Request { service: self.number, mark, flags: policy.flags, ..request }
     }
 
     /// Tells the guest of a change, with the lock not held: it may have to build something.
@@ -277,6 +297,7 @@ impl Service {
         let pool = &mut *self.pool();
         pool.policy = policy;
         self.has_engine.store(policy.engine.is_some(), Relaxed);
+        self.terms.store(policy.packed(), Relaxed);
         if pool.scheduler.name() != scheduler.name() {
             pool.scheduler = scheduler;
             pool.tell(arena, Change::All);
@@ -343,7 +364,8 @@ impl<'a> Turn<'a> {
 
     /// How the service treats new connections.
     pub fn policy(&mut self) -> Policy {
-        self.pool().policy
+        let packed = if self.pool.is_none() { Policy::unpacked(self.service.terms.load(Relaxed)) } else { None };
+        packed.unwrap_or_else(|| self.pool().policy)
     }
 
     /// The server of this endpoint, if it is one by NAT.
@@ -352,13 +374,13 @@ impl<'a> Turn<'a> {
         self.pool().members.iter().find(is).copied()
     }
 
-    /// Was the lock let go meanwhile, for a guest? Then others may have done what the caller is about to do.
+    /// Was the lock not held all the time, for a guest's sake? Then others may have done what the caller is about to do.
     pub fn was_let_go(&self) -> bool {
         self.let_go
     }
 
-    /// Asks the scheduler for a server; `None` when there is no usable one. The caller binds the connection before it
-    /// lets the turn go.
+    /// Asks the scheduler for a server; `None` when there is no usable one. The request names the service and its flags
+    /// ([`Service::named`]). The caller binds the connection before it lets the turn go.
     #[inline]
     pub fn pick(&mut self, arena: &Arena, request: &Request) -> Option<RealId> {
         match self.service.active_guest() {
@@ -369,30 +391,27 @@ impl<'a> Turn<'a> {
 
     fn pick_natively(&mut self, arena: &Arena, request: &Request) -> Option<RealId> {
         let pool = self.pool();
-        let request = Request { flags: pool.policy.flags, ..*request };
         let view = View { arena, members: &pool.members };
-        let index = pool.scheduler.pick(&request, &view)?;
+        let index = pool.scheduler.pick(request, &view)?;
         pool.scheduler.accepts(&view, index).then(|| pool.members[index])
     }
 
     #[inline(never)]
     fn pick_by(&mut self, guest: &'a dyn Guest, arena: &Arena, request: &Request) -> Option<RealId> {
-        let flags = self.pool().policy.flags;
-        let request = self.service.named(&Request { flags, ..*request });
         self.pool = None;
         self.let_go = true;
-        let opinion = guest.advise(arena, &request);
+        let opinion = guest.advise(arena, request);
         let chosen = match opinion.advice {
             Advice::Real(real) if self.pool().may_have(arena, real, Some(opinion.version)) => Some(real),
             Advice::Real(_) => {
-                guest.overruled(&request);
-                self.pick_natively(arena, &request)
+                guest.overruled(request);
+                self.pick_natively(arena, request)
             }
             Advice::Nobody => None,
-            Advice::Native => self.pick_natively(arena, &request),
+            Advice::Native => self.pick_natively(arena, request),
         };
         if opinion.listens {
-            guest.hear(arena, &request, chosen);
+            guest.hear(arena, request, chosen);
         }
         // Others are kept out again until the caller has bound what was chosen.
         self.pool();
@@ -506,6 +525,26 @@ mod tests {
             settings.weight = 2;
             service.change(&arena, RealId(1), || real.set(&settings));
             assert_eq!(picks(&arena, &service, 2), [Some(1); 2], "{scheduler}");
+        }
+    }
+
+    /// What is packed is the policy again, and a policy that does not fit says so.
+    #[test]
+    fn policies_are_packed_whole_or_not_at_all() {
+        for bits in 0..16u8 {
+            let policy = Policy {
+                flags: bits & 7,
+                persistence: None,
+                engine: None,
+                one_packet: bits & 1 != 0,
+                class: bits.wrapping_mul(17),
+            };
+            assert_eq!(Policy::unpacked(policy.packed()), Some(policy));
+            let persistence = Some(Persistence { timeout_s: 300, mask: u128::MAX });
+            assert_eq!(Policy::unpacked(Policy { persistence, ..policy }.packed()), None);
+            let engine = Some(PersistenceEngine::Sip);
+            let packed = Policy { engine, ..policy }.packed();
+            assert_eq!((Policy::unpacked(packed), packed as u8), (None, policy.flags));
         }
     }
 }

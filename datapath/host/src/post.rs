@@ -11,6 +11,7 @@
 mod compare;
 mod conduct;
 mod guest;
+mod latch;
 mod ledger;
 mod runner;
 mod seat;
@@ -30,22 +31,12 @@ pub use self::seat::Trial;
 pub use self::status::{Event, EventKind, PostStatus, Standing};
 
 use self::conduct::Conduct;
+use self::latch::{Guard, Latch};
 use self::ledger::FactBook;
 use self::runner::{Recipe, Runner};
 use self::seat::{Candidate, Seat};
 use self::status::Events;
 use crate::Fault;
-
-/// One worker's seat, on cache lines of its own.
-#[derive(Debug, Default)]
-#[repr(align(128))]
-struct Place(Mutex<Seat>);
-
-impl Place {
-    fn take(&self) -> MutexGuard<'_, Seat> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// What the control side knows.
 #[derive(Debug, Default)]
@@ -59,7 +50,8 @@ struct Desk {
 /// A service's guest: its plugin, and the candidate beside it.
 #[derive(Debug)]
 pub struct Post {
-    seats: Box<[Place]>,
+    /// One for each worker, on cache lines of its own.
+    seats: Box<[Latch<Seat>]>,
     number: u32,
     is_active: AtomicBool,
     conduct: Conduct,
@@ -73,7 +65,7 @@ impl Post {
     /// A post with nobody in it, for so many workers, beside the service of this number.
     pub fn new(workers: usize, service: u32) -> Arc<Post> {
         Arc::new(Post {
-            seats: (0..workers.max(1)).map(|_| Place::default()).collect(),
+            seats: (0..workers.max(1)).map(|_| Latch::default()).collect(),
             number: service,
             is_active: AtomicBool::new(false),
             conduct: Conduct::default(),
@@ -87,8 +79,10 @@ impl Post {
         self.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn seat(&self, queue: u32) -> MutexGuard<'_, Seat> {
-        self.seats[queue as usize % self.seats.len()].take()
+    #[inline]
+    fn seat(&self, queue: u32) -> Guard<'_, Seat> {
+        // There is one at least, and no worker without its own. (A remainder would cost as much as the latch.)
+        self.seats.get(queue as usize).unwrap_or(&self.seats[0]).take()
     }
 
     /// A seat's seed: other numbers for each worker and service, the same ones in the next run.
@@ -104,7 +98,7 @@ impl Post {
         desk: &Desk,
         state: impl Fn(&mut Seat) -> Option<Vec<u8>>,
     ) -> Result<Vec<Runner>, Fault> {
-        let build = |(number, place): (usize, &Place)| {
+        let build = |(number, place): (usize, &Latch<Seat>)| {
             let state = state(&mut place.take());
             Runner::build(recipe, self.seed(number), site, &desk.facts, state.as_deref(), desk.now_ms)
         };
@@ -188,7 +182,7 @@ impl Post {
         let desk = &mut *self.desk();
         let Some((recipe, _)) = &desk.candidate else { return Err("there is no candidate to promote".into()) };
         let is_whole =
-            |place: &Place| place.take().candidate.as_ref().is_some_and(|candidate| candidate.runner.is_some());
+            |place: &Latch<Seat>| place.take().candidate.as_ref().is_some_and(|candidate| candidate.runner.is_some());
         if !self.trial.is_live() || !self.seats.iter().all(is_whole) {
             let last = self.trial.last().unwrap_or_default();
             return Err(format!("the candidate was withdrawn: {last}"));

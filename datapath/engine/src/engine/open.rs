@@ -42,6 +42,7 @@ impl Opening<'_> {
     pub(super) fn request(&self) -> Request {
         let (interface, queue) = self.arrival;
         let request = Request { interface, queue, ..request(self.flow, self.hash, self.now) };
+        let request = self.service.named(request, self.policy);
         if self.quoted { Request { virtual_address: request.client, ..request } } else { request }
     }
 
