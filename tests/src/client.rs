@@ -63,6 +63,11 @@ impl Client {
         self.curl(url, count, &["--parallel", "--parallel-immediate", "--parallel-max", &count.to_string()])
     }
 
+    /// Asks once by curl, from this port.
+    pub fn curl_from(&self, port: u16, url: &str) -> Result<Answers> {
+        self.curl(url, 1, &["--local-port", &port.to_string()])
+    }
+
     fn curl(&self, url: &str, count: usize, more: &[&str]) -> Result<Answers> {
         // curl's own counter makes one process ask many times; curl knows the brackets of an IPv6 address from those.
         let urls = format!("{url}?[1-{count}]");

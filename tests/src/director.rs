@@ -229,6 +229,27 @@ impl Running {
         tool(&self.namespace, "xvs", words, &self.control)?.ok()
     }
 
+    /// Runs `xvs` with these words, whatever comes of it.
+    pub fn try_xvs(&self, words: &[&str]) -> Result<Finished> {
+        tool(&self.namespace, "xvs", words, &self.control)
+    }
+
+    /// `xvs scheduler WORDS --json`: the director's answer, without its envelope; null if there is nothing to say.
+    pub fn scheduler(&self, words: &[&str]) -> Result<Value> {
+        let all: Vec<&str> = ["scheduler"].iter().chain(words).chain(&["--json"]).copied().collect();
+        let printed = self.xvs(&all)?;
+        let json: Value = serde_json::from_str(&printed).with_context(|| format!("no JSON but `{printed}`"))?;
+        Ok(json["scheduler"].clone())
+    }
+
+    /// `xvsadm -R` with these lines on its standard input.
+    pub fn restore(&self, lines: &str) -> Result<()> {
+        let program = binary("xvsadm")?;
+        let words = [program.as_os_str(), "-R".as_ref()];
+        let finished = self.namespace.run_with_input(&words, lines, &[(SOCKET_VARIABLE, self.control.as_os_str())])?;
+        finished.ok().map(drop)
+    }
+
     /// `xvs status --json`.
     pub fn status_json(&self) -> Result<Value> {
         serde_json::from_str(&self.xvs(&["status", "--json"])?).context("`xvs status --json` printed no JSON")

@@ -66,9 +66,19 @@ impl Namespace {
     }
 
     pub(crate) fn run_with<S: AsRef<OsStr>>(&self, words: &[S], environment: &[(&str, &OsStr)]) -> Result<Finished> {
+        self.run_with_input(words, "", environment)
+    }
+
+    /// Runs a program inside, to its end, with text on its standard input.
+    pub(crate) fn run_with_input<S: AsRef<OsStr>>(
+        &self,
+        words: &[S],
+        input: &str,
+        environment: &[(&str, &OsStr)],
+    ) -> Result<Finished> {
         let inside = ["netns", "exec", &self.name].map(OsString::from);
         let all: Vec<OsString> = inside.into_iter().chain(words.iter().map(|word| word.as_ref().to_owned())).collect();
-        run_with_input("ip", &all, "", environment)
+        run_with_input("ip", &all, input, environment)
     }
 
     /// Runs `ip` commands inside, one a line, each without the leading `ip`.

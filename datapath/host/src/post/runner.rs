@@ -17,9 +17,6 @@ use super::conduct::Misdeed;
 use super::ledger::FactBook;
 use crate::{Fault, Instance, Module};
 
-/// Picks between two looks at the fuel that one took: it costs some nanoseconds to ask.
-const LOOK: u32 = 16;
-
 /// A version of a plugin.
 #[derive(Debug)]
 pub struct Version {
@@ -61,9 +58,6 @@ pub(super) struct Runner {
     hears_conns: bool,
     budget: u64,
     worst_fuel: u64,
-    /// Picks until the fuel is looked at again.
-    until_look: u32,
-    counts: bool,
     /// It trapped, and answers no more.
     pub(super) is_broken: bool,
 }
@@ -95,8 +89,6 @@ impl Runner {
             hears_conns: offers.on_conn,
             budget: 0,
             worst_fuel: 0,
-            until_look: 0,
-            counts: module.needs().has(Needs::COUNTS),
             is_broken: false,
         };
         runner.take_list(site, facts)?;
@@ -169,30 +161,22 @@ impl Runner {
         }
     }
 
-    /// Asks for a server. What went wrong is boxed, so that an answer fits into registers.
-    #[inline]
-    pub(super) fn ask(&mut self, arena: &Arena, request: &Request) -> Result<Advice, Box<Misdeed>> {
+    /// Asks for a server.
+    pub(super) fn ask(&mut self, arena: &Arena, request: &Request) -> Result<Advice, Misdeed> {
         let answer = self.refresh(arena, request.now_ms).and_then(|()| self.instance.pick(&flow(request), self.budget));
-        let answer = match answer {
-            Ok(answer) => answer,
-            Err(fault) => {
-                self.is_broken = true;
-                return Err(Box::new(Misdeed::Fault(fault)));
-            }
-        };
-        if self.until_look == 0 {
-            self.until_look = LOOK;
-            self.worst_fuel = self.worst_fuel.max(self.instance.fuel_used());
-        }
-        self.until_look -= 1;
+        let answer = answer.map_err(|fault| {
+            self.is_broken = true;
+            Misdeed::Fault(fault)
+        })?;
+        self.worst_fuel = self.worst_fuel.max(self.instance.fuel_used());
         match answer {
             abi::FALLBACK => Ok(Advice::Native),
             abi::NOBODY => self.nobody(),
             index => {
                 let index = index as usize; // a negative one is far beyond any list
-                let Some(&id) = self.members.get(index) else { return Err(Box::new(Misdeed::BadIndex)) };
+                let Some(&id) = self.members.get(index) else { return Err(Misdeed::BadIndex) };
                 if self.seen[index].flags & abi::ROW_USABLE == 0 {
-                    return Err(Box::new(Misdeed::Unusable));
+                    return Err(Misdeed::Unusable);
                 }
                 self.stale = Some(index);
                 Ok(Advice::Real(id))
@@ -200,52 +184,34 @@ impl Runner {
         }
     }
 
-    #[cold]
-    fn nobody(&self) -> Result<Advice, Box<Misdeed>> {
+    fn nobody(&self) -> Result<Advice, Misdeed> {
         let may = self.recipe.version.module.needs().has(Needs::DENY);
         let none = self.seen.iter().all(|seen| seen.flags & abi::ROW_USABLE == 0);
-        if may || none { Ok(Advice::Nobody) } else { Err(Box::new(Misdeed::Denied)) }
+        if may || none { Ok(Advice::Nobody) } else { Err(Misdeed::Denied) }
     }
 
     /// Brings the rows up to date.
-    #[inline]
     fn refresh(&mut self, arena: &Arena, now_ms: u64) -> Result<(), Fault> {
         if self.fresh_ms != Some(now_ms) {
-            return self.refresh_all(arena, now_ms);
-        }
-        match self.stale.take() {
-            Some(index) if self.counts || self.seen[index].flags != flags(arena, self.members[index]) => {
-                self.refresh_row(arena, index)
+            self.fresh_ms = Some(now_ms);
+            self.instance.set_now(now_ms);
+            self.stale = None;
+            for index in 0..self.members.len() {
+                self.refresh_row(arena, index)?;
             }
-            _ => Ok(()),
-        }
-    }
-
-    #[inline(never)]
-    fn refresh_all(&mut self, arena: &Arena, now_ms: u64) -> Result<(), Fault> {
-        self.fresh_ms = Some(now_ms);
-        self.instance.set_now(now_ms);
-        self.stale = None;
-        for index in 0..self.members.len() {
+        } else if let Some(index) = self.stale.take() {
             self.refresh_row(arena, index)?;
         }
         Ok(())
     }
 
-    /// Looks at a row; most have not changed.
-    #[inline(always)]
+    #[inline]
     fn refresh_row(&mut self, arena: &Arena, index: usize) -> Result<(), Fault> {
         let now = seen(arena, self.members[index]);
-        if now == self.seen[index] {
+        let before = std::mem::replace(&mut self.seen[index], now);
+        if now == before {
             return Ok(());
         }
-        let before = std::mem::replace(&mut self.seen[index], now);
-        self.rewrite(index, before, now)
-    }
-
-    /// Writes a row that changed, and tells of it.
-    #[inline(never)]
-    fn rewrite(&mut self, index: usize, before: Seen, now: Seen) -> Result<(), Fault> {
         self.instance.set_counts(index, now.active, now.total, now.flags, health(now.flags));
         if self.hears_health && now.flags != before.flags {
             self.instance.on_health(index as i32, self.budget)?;
@@ -279,21 +245,16 @@ impl Runner {
     }
 }
 
-#[inline(always)]
 fn seen(arena: &Arena, id: RealId) -> Seen {
-    let counts = arena.get(id).counts();
-    Seen { active: counts.active, total: counts.total, flags: flags(arena, id) }
-}
-
-#[inline(always)]
-fn flags(arena: &Arena, id: RealId) -> u32 {
     let real = arena.get(id);
-    match (real.weight() > 0, real.is_overloaded()) {
+    let counts = real.counts();
+    let flags = match (real.weight() > 0, real.is_overloaded()) {
         (true, false) => abi::ROW_USABLE,
         (true, true) => abi::ROW_OVERLOADED,
         (false, false) => abi::ROW_QUIESCED,
         (false, true) => abi::ROW_OVERLOADED | abi::ROW_QUIESCED,
-    }
+    };
+    Seen { active: counts.active, total: counts.total, flags }
 }
 
 fn health(flags: u32) -> u32 {

@@ -91,13 +91,12 @@ impl Seat {
 }
 
 /// Asks a runner, if it may be asked. `Err` is what it did wrong.
-#[inline]
 pub(super) fn ask(
     runner: &mut Option<Runner>,
     conduct: &Conduct,
     arena: &Arena,
     request: &Request,
-) -> Result<Advice, Option<Box<Misdeed>>> {
+) -> Result<Advice, Option<Misdeed>> {
     match runner {
         Some(runner) if conduct.is_live() && !runner.is_broken => runner.ask(arena, request).map_err(Some),
         _ => Err(None),
