@@ -70,6 +70,18 @@ impl Server {
 pub struct List(pub Vec<Server>);
 
 impl List {
+    /// Servers of which a test cares for no more than weight, active connections, and whether they are at their
+    /// thresholds.
+    pub fn plain(servers: &[(i32, u32, bool)]) -> List {
+        let server = |(name, &(weight, active, overloaded))| Server {
+            active,
+            total: active,
+            overloaded,
+            ..Server::new(name, weight)
+        };
+        List(('A'..).zip(servers).map(server).collect())
+    }
+
     /// Where a server stands.
     ///
     /// # Panics

@@ -43,28 +43,9 @@ export_scheduler!(RoundRobin);
 
 #[cfg(test)]
 mod tests {
+    use plugin_bench::List;
+
     use super::*;
-
-    /// Weight, active connections, at its threshold? Newest first.
-    struct List(Vec<(i32, u32, bool)>);
-
-    impl Reals for List {
-        fn len(&self) -> usize {
-            self.0.len()
-        }
-        fn weight(&self, index: usize) -> i32 {
-            self.0[index].0
-        }
-        fn active(&self, index: usize) -> u32 {
-            self.0[index].1
-        }
-        fn total(&self, index: usize) -> u32 {
-            self.0[index].1
-        }
-        fn is_overloaded(&self, index: usize) -> bool {
-            self.0[index].2
-        }
-    }
 
     fn picks(scheduler: &mut RoundRobin, list: &List, times: usize) -> Vec<Option<usize>> {
         (0..times).map(|_| scheduler.pick(&Request::default(), list)).collect()
@@ -73,21 +54,21 @@ mod tests {
     /// Every usable server in turn, and nobody else.
     #[test]
     fn one_after_the_other() {
-        let list = List(vec![(1, 0, false), (0, 0, false), (9, 0, false), (1, 0, true)]);
+        let list = List::plain(&[(1, 0, false), (0, 0, false), (9, 0, false), (1, 0, true)]);
         let mut scheduler = RoundRobin::default();
         assert_eq!(picks(&mut scheduler, &list, 4), [Some(0), Some(2), Some(0), Some(2)]);
-        let nobody = List(vec![(0, 0, false), (1, 0, true)]);
+        let nobody = List::plain(&[(0, 0, false), (1, 0, true)]);
         assert_eq!(picks(&mut scheduler, &nobody, 1), [None]);
-        assert_eq!(picks(&mut scheduler, &List(vec![]), 1), [None]);
+        assert_eq!(picks(&mut scheduler, &List::plain(&[]), 1), [None]);
     }
 
     /// The cursor stays with its server while the list changes around it.
     #[test]
     fn the_cursor_follows_its_server() {
-        let list = List(vec![(1, 0, false); 3]);
+        let list = List::plain(&[(1, 0, false); 3]);
         let mut scheduler = RoundRobin::default();
         assert_eq!(picks(&mut scheduler, &list, 2), [Some(0), Some(1)]);
-        let four = List(vec![(1, 0, false); 4]);
+        let four = List::plain(&[(1, 0, false); 4]);
         scheduler.reals_changed(&four, Change::Added(0));
         assert_eq!(picks(&mut scheduler, &four, 1), [Some(3)]);
         scheduler.reals_changed(&list, Change::Removed(3));
@@ -100,7 +81,7 @@ mod tests {
     #[test]
     fn a_shorter_list_is_safe() {
         let mut scheduler = RoundRobin::default();
-        picks(&mut scheduler, &List(vec![(1, 0, false); 9]), 9);
-        assert_eq!(picks(&mut scheduler, &List(vec![(1, 0, false); 2]), 1), [Some(0)]);
+        picks(&mut scheduler, &List::plain(&[(1, 0, false); 9]), 9);
+        assert_eq!(picks(&mut scheduler, &List::plain(&[(1, 0, false); 2]), 1), [Some(0)]);
     }
 }

@@ -68,28 +68,9 @@ export_scheduler!(WeightedLeastConnection);
 
 #[cfg(test)]
 mod tests {
+    use plugin_bench::List;
+
     use super::*;
-
-    /// Weight, active connections, at its threshold? Newest first.
-    struct List(Vec<(i32, u32, bool)>);
-
-    impl Reals for List {
-        fn len(&self) -> usize {
-            self.0.len()
-        }
-        fn weight(&self, index: usize) -> i32 {
-            self.0[index].0
-        }
-        fn active(&self, index: usize) -> u32 {
-            self.0[index].1
-        }
-        fn total(&self, index: usize) -> u32 {
-            self.0[index].1
-        }
-        fn is_overloaded(&self, index: usize) -> bool {
-            self.0[index].2
-        }
-    }
 
     fn pick(list: &List) -> Option<usize> {
         WeightedLeastConnection.pick(&Request::default(), list)
@@ -98,35 +79,36 @@ mod tests {
     /// Connections that never close spread as the weights.
     #[test]
     fn shares_follow_the_weights() {
-        let mut list = List(vec![(3, 0, false), (2, 0, false), (1, 0, false)]);
+        let mut list = List::plain(&[(3, 0, false), (2, 0, false), (1, 0, false)]);
         for _ in 0..600 {
             let index = pick(&list).unwrap();
-            list.0[index].1 += 1;
+            list.0[index].active += 1;
+            list.0[index].total += 1;
         }
-        assert_eq!(list.0.iter().map(|server| server.1).collect::<Vec<_>>(), [300, 200, 100]);
+        assert_eq!(list.0.iter().map(|server| server.active).collect::<Vec<_>>(), [300, 200, 100]);
     }
 
     /// Among equals the newest wins, and idle servers are equals whatever their weights.
     #[test]
     fn the_newest_of_equals_wins() {
-        assert_eq!(pick(&List(vec![(1, 0, false), (900, 0, false)])), Some(0));
-        assert_eq!(pick(&List(vec![(2, 4, false), (1, 2, false)])), Some(0));
+        assert_eq!(pick(&List::plain(&[(1, 0, false), (900, 0, false)])), Some(0));
+        assert_eq!(pick(&List::plain(&[(2, 4, false), (1, 2, false)])), Some(0));
     }
 
     /// Who may get nothing gets nothing, even if idle.
     #[test]
     fn unusable_servers_never_win() {
-        assert_eq!(pick(&List(vec![(0, 0, false), (5, 0, true), (1, 99, false)])), Some(2));
-        assert_eq!(pick(&List(vec![(0, 0, false), (5, 0, true)])), None);
-        assert_eq!(pick(&List(vec![])), None);
+        assert_eq!(pick(&List::plain(&[(0, 0, false), (5, 0, true), (1, 99, false)])), Some(2));
+        assert_eq!(pick(&List::plain(&[(0, 0, false), (5, 0, true)])), None);
+        assert_eq!(pick(&List::plain(&[])), None);
     }
 
     /// Products beyond 64 bits are compared as they are: a wrapped one would look small.
     #[test]
     fn the_largest_numbers_compare() {
-        let list = List(vec![(i32::MAX - 1, u32::MAX, false), (i32::MAX, u32::MAX, false)]);
+        let list = List::plain(&[(i32::MAX - 1, u32::MAX, false), (i32::MAX, u32::MAX, false)]);
         assert_eq!(pick(&list), Some(1));
-        let list = List(vec![(1, 1 << 25, false), (i32::MAX, 1 << 26, false), (1, 1, false)]);
+        let list = List::plain(&[(1, 1 << 25, false), (i32::MAX, 1 << 26, false), (1, 1, false)]);
         assert_eq!(pick(&list), Some(1));
     }
 }

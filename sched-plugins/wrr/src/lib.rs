@@ -141,34 +141,15 @@ export_scheduler!(WeightedRoundRobin, uses = [state]);
 
 #[cfg(test)]
 mod tests {
+    use plugin_bench::List;
+
     use super::*;
-
-    /// Weight, active connections, at its threshold? Newest first.
-    struct List(Vec<(i32, u32, bool)>);
-
-    impl Reals for List {
-        fn len(&self) -> usize {
-            self.0.len()
-        }
-        fn weight(&self, index: usize) -> i32 {
-            self.0[index].0
-        }
-        fn active(&self, index: usize) -> u32 {
-            self.0[index].1
-        }
-        fn total(&self, index: usize) -> u32 {
-            self.0[index].1
-        }
-        fn is_overloaded(&self, index: usize) -> bool {
-            self.0[index].2
-        }
-    }
 
     /// Servers of these weights, the newest first and called A, B, C.
     fn service(weights: &[i32]) -> (WeightedRoundRobin, List) {
-        let list = List(weights.iter().map(|&weight| (weight, 0, false)).collect());
+        let list = List::plain(&weights.iter().map(|&weight| (weight, 0, false)).collect::<Vec<_>>());
         let mut scheduler = WeightedRoundRobin::default();
-        scheduler.reals_changed(&List(vec![]), Change::All);
+        scheduler.reals_changed(&List::plain(&[]), Change::All);
         for index in (0..list.len()).rev() {
             scheduler.reals_changed(&List(list.0[index..].to_vec()), Change::Added(0));
         }
@@ -202,12 +183,12 @@ mod tests {
     #[test]
     fn a_heavy_server_at_its_threshold_costs_nothing() {
         let (mut scheduler, mut list) = service(&[65_535, 1, 2]);
-        list.0[0].2 = true;
+        list.0[0].overloaded = true;
         assert_eq!(picks(&mut scheduler, &list, 6), "BCCBCC");
         let started = std::time::Instant::now();
         picks(&mut scheduler, &list, 1_000_000);
         assert!(started.elapsed().as_secs() < 60);
-        list.0[0].2 = false;
+        list.0[0].overloaded = false;
         assert!(picks(&mut scheduler, &list, 100).ends_with("AAAA"));
     }
 
@@ -216,7 +197,7 @@ mod tests {
     fn none_usable_ends_the_search() {
         let (mut scheduler, mut list) = service(&[2, 3, 4]);
         picks(&mut scheduler, &list, 5);
-        list.0.iter_mut().for_each(|server| server.2 = true);
+        list.0.iter_mut().for_each(|server| server.overloaded = true);
         assert_eq!(picks(&mut scheduler, &list, 3), "---");
         let (mut scheduler, list) = service(&[0, 0]);
         assert_eq!(picks(&mut scheduler, &list, 2), "--");
