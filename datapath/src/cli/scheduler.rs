@@ -36,7 +36,7 @@ pub enum Scheduler {
     List(Output),
     /// Tell how the plugins do: state, choices, faults, cost.
     Status {
-        /// Of this service only.
+        /// Of this service only: tcp:VIP:PORT, udp:VIP:PORT, sctp:VIP:PORT, mark:N or mark6:N.
         #[arg(value_parser = service)]
         service: Option<ServiceId>,
         /// Form of the answer.
@@ -75,7 +75,7 @@ pub enum Scheduler {
     },
     /// Tell a service's options for its plugin, and change them.
     Options {
-        /// The service.
+        /// The service: tcp:VIP:PORT, udp:VIP:PORT, sctp:VIP:PORT, mark:N or mark6:N.
         #[arg(value_parser = service)]
         service: ServiceId,
         /// Options to set, as in zone=a; the others stay.
@@ -93,7 +93,7 @@ pub enum Scheduler {
     },
     /// Tell plugins a number about a server: a response time, a queue's length.
     Metric {
-        /// The service.
+        /// The service: tcp:VIP:PORT, udp:VIP:PORT, sctp:VIP:PORT, mark:N or mark6:N.
         #[arg(value_parser = service)]
         service: ServiceId,
         /// The server: RIP:PORT, or RIP for the service's port.
@@ -107,7 +107,7 @@ pub enum Scheduler {
     },
     /// Ask a service's plugin again that is in quarantine or stopped.
     Retry {
-        /// The service.
+        /// The service: tcp:VIP:PORT, udp:VIP:PORT, sctp:VIP:PORT, mark:N or mark6:N.
         #[arg(value_parser = service)]
         service: ServiceId,
         /// Form of the answer.
@@ -140,7 +140,7 @@ pub enum Scheduler {
     },
     /// Tell what a trial came to so far: agreement, shares, skew, cost, faults.
     Compare {
-        /// The service.
+        /// The service: tcp:VIP:PORT, udp:VIP:PORT, sctp:VIP:PORT, mark:N or mark6:N.
         #[arg(value_parser = service)]
         service: ServiceId,
         /// Form of the answer.
@@ -149,7 +149,7 @@ pub enum Scheduler {
     },
     /// Make the candidate the service's scheduler.
     Promote {
-        /// The service.
+        /// The service: tcp:VIP:PORT, udp:VIP:PORT, sctp:VIP:PORT, mark:N or mark6:N.
         #[arg(value_parser = service)]
         service: ServiceId,
         /// Form of the answer.
@@ -161,7 +161,7 @@ pub enum Scheduler {
 /// What `shadow` and `canary` have in common.
 #[derive(Debug, Args)]
 pub struct Trial {
-    /// The service.
+    /// The service: tcp:VIP:PORT, udp:VIP:PORT, sctp:VIP:PORT, mark:N or mark6:N.
     #[arg(value_parser = service)]
     pub service: ServiceId,
     /// A module's file, or the name of a loaded plugin, whose newest version is tried.

@@ -35,8 +35,8 @@ sdk! {
     "src/log.rs" "src/options.rs" "src/random.rs" "src/reals.rs" "src/request.rs" "src/scheduler.rs"
 }
 
-/// Most characters of a name.
-const LONGEST: usize = 40;
+/// Most characters of a name: a director loads plugins under no longer one.
+const LONGEST: usize = 32;
 
 /// Words that Rust keeps for itself, and names that a crate can not have beside its dependencies.
 const TAKEN: &[&str] = &[
@@ -191,7 +191,7 @@ fn type_name(name: &str) -> String {
 fn check(name: &str) -> Result<(), NewError> {
     let wrong = |why| Err(NewError::Name { name: name.to_owned(), why });
     if name.is_empty() || name.len() > LONGEST {
-        return wrong("it has 1 to 40 characters");
+        return wrong("it has 1 to 32 characters");
     }
     if !name.starts_with(|first: char| first.is_ascii_lowercase()) {
         return wrong("it begins with a small letter");
@@ -230,7 +230,7 @@ mod tests {
         for right in ["a", "least-loaded", "wlc2", "my_own"] {
             check(right).unwrap();
         }
-        for wrong in ["", "2wlc", "-a", "Upper", "a b", "../a", "a/b", "ä", "fn", "test", "xvs-sdk", &"a".repeat(41)] {
+        for wrong in ["", "2wlc", "-a", "Upper", "a b", "../a", "a/b", "ä", "fn", "test", "xvs-sdk", &"a".repeat(33)] {
             let told = check(wrong).unwrap_err().to_string();
             assert!(told.contains("can not be the name of a scheduler: "), "{told}");
         }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use xvs_engine::flow::{Family, Flow, HashKey};
 use xvs_engine::real::{Arena, Generation, Method, RealId, Settings};
+use xvs_engine::sched::guest::Site;
 use xvs_engine::service::{Policy, Service, ServiceKey};
 use xvs_host::{Fault, Post, PostStatus};
 use xvs_sdk::{Request, abi};
@@ -91,16 +92,19 @@ impl<'a> Stage<'a> {
     fn engage(&mut self, now_ms: u64) -> Result<(), Fault> {
         let Some(plugin) = self.contestant.plugin() else { return Ok(()) };
         let post = Post::new(1, plugin.seed);
+        self.post = Some(post.clone());
+        // Before it hears of the servers: that is when it reads their tags.
+        self.tell_facts();
         self.service.with_site(&self.arena, |site| {
             post.tick(site, now_ms);
             post.set_live(site, Some(plugin.version.clone()), &plugin.options)
         })?;
-        self.service.set_guest(post.clone());
-        self.post = Some(post);
-        self.tell_facts();
+        self.service.set_guest(post);
         Ok(())
     }
 
+    /// Tells what is known of all servers, of those too that are not in the list yet: a plugin knows them when it hears
+    /// that they came.
     fn tell_facts(&self) {
         let Some(post) = &self.post else { return };
         let facts = |id: RealId| {
@@ -110,7 +114,8 @@ impl<'a> Stage<'a> {
             facts.tags_len = tags.len() as u32;
             facts
         };
-        self.service.with_site(&self.arena, |site| post.set_facts(site, &facts));
+        let all: Vec<RealId> = (0..self.standing.len()).map(id).collect();
+        self.service.with_site(&self.arena, |site| post.set_facts(&Site { members: &all, ..*site }, &facts));
     }
 
     /// Is it a plugin, which wants to be looked after?
