@@ -84,7 +84,8 @@ impl Lineup {
         for spec in &state.servers {
             let weight = i32::try_from(spec.weight).unwrap_or(i32::MAX);
             let (upper, lower) = (spec.upper, spec.lower);
-            lineup.push(Server { weight, upper, lower, ..Server::new(spec.address) })?;
+            let tags = spec.tags.as_ref().map(|tags| tags.as_str().to_owned()).unwrap_or_default();
+            lineup.push(Server { weight, upper, lower, tags, ..Server::new(spec.address) })?;
         }
         if lineup.0.is_empty() { Err("the service has no servers".to_owned()) } else { Ok(lineup) }
     }
