@@ -91,6 +91,16 @@ fn the_guide_works() {
     assert!(ratio(0) > 1.5 && ratio(1) < 1.2, "the rack comes first: {} {}", ratio(0), ratio(1));
     assert!(fs::read_to_string(root.join("report.html")).unwrap().contains("same"));
 
+    // The same servers out of a configuration have the same tags.
+    let site = blocks(GUIDE, "sh").concat();
+    let (_, site) = site.split_once("cat > site.toml <<'END'\n").unwrap();
+    fs::write(root.join("site.toml"), site.split_once("END\n").unwrap().0).unwrap();
+    let words = "xvs simulate --config site.toml --scheduler ./same_rack.wasm --options same_rack:rack=7";
+    run(&format!("{words} --synthetic rate=30,seconds=10 --json site.json"), &root);
+    let json: serde_json::Value = serde_json::from_slice(&fs::read(root.join("site.json")).unwrap()).unwrap();
+    let begun = json["schedulers"][0]["by_server"].as_array().unwrap();
+    assert!(begun[0].as_u64() > Some(99) && begun[2] == 0 && begun[3] == 0, "{begun:?}");
+
     let edits: Vec<&str> = GUIDE.lines().filter(|line| line.starts_with("sed -i")).collect();
     assert_eq!(edits.len(), 4);
     for edit in edits {
