@@ -324,6 +324,7 @@ fn request(flow: &Flow) -> Request {
         mark: flow.mark,
         interface: flow.interface,
         queue: flow.queue,
+        breath: 0,
         now_ms: 0,
         random: 0,
     }

@@ -29,6 +29,9 @@ pub struct Request {
     pub interface: u32,
     /// Queue on which it came: the number of the worker that asks.
     pub queue: u32,
+    /// Breath of the worker that asks: requests of one breath see the connections of all workers as they were at its first
+    /// one, besides the worker's own. For the director; 0 in a plugin.
+    pub breath: u64,
     /// Milliseconds since some start that the director chose; never less than in the request before. A plugin gets it
     /// if it asks for the time and the operator grants it; else it is 0.
     pub now_ms: u64,

@@ -124,9 +124,10 @@ impl Engine {
         self.interface.set(interface);
     }
 
-    /// Interface and queue of the packet that is being looked at.
-    fn arrival(&self) -> (u32, u32) {
-        (self.interface.get(), self.worker)
+    /// Of the packet that is being looked at.
+    fn arrival(&self) -> open::Arrival {
+        let breath = self.counters.breaths.get();
+        open::Arrival { interface: self.interface.get(), queue: self.worker, breath }
     }
 
     /// Takes a new snapshot into use and gives the old one back, to be freed elsewhere.

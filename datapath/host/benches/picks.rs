@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! cargo bench -p xvs-host --bench picks
+//! cargo bench -p xvs-host --bench picks -- rr    # this scheduler's picks alone
 //! ```
 //!
 //! Everything is measured in one run, native and plugin in turns; the median of the rounds is told. Then what is rare:
@@ -98,10 +99,10 @@ fn version(module: &Arc<Module>, number: u32) -> Arc<Version> {
     Arc::new(Version { name: "bench".into(), number, module: module.clone() })
 }
 
-fn compare(host: &Host) {
+fn compare(host: &Host, names: &[&str]) {
     println!("ns a pick, median of {ROUNDS} rounds of {PICKS}, in turns\n");
     println!("scheduler  servers    native    plugin      more     ratio    first of a ms");
-    for name in ["rr", "wrr", "wlc", "mh"] {
+    for &name in names {
         let version = version(&module(host, name), 1);
         for servers in [4, 16, 256] {
             let mut native = Site::new(name, servers);
@@ -191,7 +192,14 @@ fn main() {
     let begin = Instant::now();
     let host = Host::new(Limits::default()).expect("a host");
     host.warm_thread();
-    compare(&host);
+    const NAMES: [&str; 4] = ["rr", "wrr", "wlc", "mh"];
+    // cargo says `--bench`, too.
+    let asked: Vec<String> = std::env::args().collect();
+    let only: Vec<&str> = NAMES.into_iter().filter(|name| asked.iter().any(|word| word == name)).collect();
+    if !only.is_empty() {
+        return compare(&host, &only);
+    }
+    compare(&host, &NAMES);
     misdeeds(&host);
     swaps(&host);
     assert!(begin.elapsed() < Duration::from_secs(600));

@@ -21,6 +21,14 @@ const NOTE_S: u32 = 5;
 /// Source port that is never scheduled: FTP's data connections (IPVS-REFERENCE 3.2).
 const FTP_DATA: u16 = 20;
 
+/// Interface and queue on which a packet came, and in which of the worker's breaths.
+#[derive(Clone, Copy)]
+pub(super) struct Arrival {
+    pub(super) interface: u32,
+    pub(super) queue: u32,
+    pub(super) breath: u64,
+}
+
 /// A new connection that is being made.
 pub(super) struct Opening<'a> {
     pub(super) flow: &'a Flow,
@@ -31,8 +39,8 @@ pub(super) struct Opening<'a> {
     pub(super) payload: &'a [u8],
     /// Its packet is one that an ICMP error quotes: a server's, so `flow` is that of the packet reversed.
     pub(super) quoted: bool,
-    /// Interface and queue on which it came.
-    pub(super) arrival: (u32, u32),
+    /// Where and when it came.
+    pub(super) arrival: Arrival,
     pub(super) now: Now,
 }
 
@@ -40,8 +48,8 @@ impl Opening<'_> {
     /// What the scheduler is told. Of a quoted packet IPVS takes the destination as it stands there, which is the client:
     /// `dh`, `lblc` and `lblcr` go by that (IPVS-REFERENCE 2.10).
     pub(super) fn request(&self) -> Request {
-        let (interface, queue) = self.arrival;
-        let request = Request { interface, queue, ..request(self.flow, self.hash, self.now) };
+        let Arrival { interface, queue, breath } = self.arrival;
+        let request = Request { interface, queue, breath, ..request(self.flow, self.hash, self.now) };
         let request = self.service.named(request, self.policy);
         if self.quoted { Request { virtual_address: request.client, ..request } } else { request }
     }

@@ -75,6 +75,10 @@ impl Guest for Post {
             Err(Some(misdeed)) => self.misbehaved(&self.trial, &misdeed, request.now_ms),
             Err(None) => {}
         }
+        // The connection goes where the live one said: that server's counts change, not those of the candidate's choice.
+        if let Some(runner) = &mut candidate.runner {
+            runner.follows(chosen);
+        }
     }
 
     fn overruled(&self, request: &Request) {

@@ -1,8 +1,9 @@
 //! A plugin at work for one worker: an instance, the list that it knows, and how fresh that is.
 //!
-//! Rows are written from the records of the servers, which are the truth, and never read back. All of them are written at
-//! the first pick of each millisecond, so a plugin knows the connections of all workers as they were at most a
-//! millisecond ago; where its own last pick went is written before the next one.
+//! Rows are written from the records of the servers, which are the truth, and never read back. What changed of them is
+//! written at the first pick of each of the worker's breaths (a batch of packets: tens of microseconds), so a plugin knows
+//! the connections of all workers as they were then; where its own last pick went is written before the next one. Each
+//! time the table's head and one row, in turn, are written whole: so what a plugin scribbled there does not stay.
 //!
 //! Invariant: rows, members and the instance's count are of one list, the one of `list_version`. What a plugin answers is
 //! checked here against that list; whether it still holds is the service's to say. Nothing is allocated for a pick.
@@ -16,6 +17,9 @@ use xvs_sdk::{Change, Needs, Request, abi};
 use super::conduct::Misdeed;
 use super::ledger::FactBook;
 use crate::{Fault, Instance, Module};
+
+/// Picks between two looks at the fuel that one took: it costs some nanoseconds to ask.
+const LOOK: u32 = 16;
 
 /// A version of a plugin.
 #[derive(Debug)]
@@ -50,14 +54,19 @@ pub(super) struct Runner {
     members: Vec<RealId>,
     list_version: u64,
     seen: Vec<Seen>,
-    /// When all rows were written.
-    fresh_ms: Option<u64>,
+    /// The breath in which all rows were looked at, and its time.
+    fresh: Option<(u64, u64)>,
+    /// The row that is written whole next.
+    heal: usize,
     /// The row of the last pick.
     stale: Option<usize>,
     hears_health: bool,
     hears_conns: bool,
     budget: u64,
     worst_fuel: u64,
+    /// Picks until the fuel is looked at again.
+    until_look: u32,
+    counts: bool,
     /// It trapped, and answers no more.
     pub(super) is_broken: bool,
 }
@@ -83,12 +92,15 @@ impl Runner {
             members: Vec::new(),
             list_version: 0,
             seen: Vec::new(),
-            fresh_ms: None,
+            fresh: None,
+            heal: 0,
             stale: None,
             hears_health: offers.on_health,
             hears_conns: offers.on_conn,
             budget: 0,
             worst_fuel: 0,
+            until_look: 0,
+            counts: module.needs().has(Needs::COUNTS),
             is_broken: false,
         };
         runner.take_list(site, facts)?;
@@ -161,22 +173,30 @@ impl Runner {
         }
     }
 
-    /// Asks for a server.
-    pub(super) fn ask(&mut self, arena: &Arena, request: &Request) -> Result<Advice, Misdeed> {
-        let answer = self.refresh(arena, request.now_ms).and_then(|()| self.instance.pick(&flow(request), self.budget));
-        let answer = answer.map_err(|fault| {
-            self.is_broken = true;
-            Misdeed::Fault(fault)
-        })?;
-        self.worst_fuel = self.worst_fuel.max(self.instance.fuel_used());
+    /// Asks for a server. What went wrong is boxed, so that an answer fits into registers.
+    #[inline]
+    pub(super) fn ask(&mut self, arena: &Arena, request: &Request) -> Result<Advice, Box<Misdeed>> {
+        let answer = self.refresh(arena, request).and_then(|()| self.instance.pick(&flow(request), self.budget));
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(fault) => {
+                self.is_broken = true;
+                return Err(Box::new(Misdeed::Fault(fault)));
+            }
+        };
+        if self.until_look == 0 {
+            self.until_look = LOOK;
+            self.worst_fuel = self.worst_fuel.max(self.instance.fuel_used());
+        }
+        self.until_look -= 1;
         match answer {
             abi::FALLBACK => Ok(Advice::Native),
             abi::NOBODY => self.nobody(),
             index => {
                 let index = index as usize; // a negative one is far beyond any list
-                let Some(&id) = self.members.get(index) else { return Err(Misdeed::BadIndex) };
+                let Some(&id) = self.members.get(index) else { return Err(Box::new(Misdeed::BadIndex)) };
                 if self.seen[index].flags & abi::ROW_USABLE == 0 {
-                    return Err(Misdeed::Unusable);
+                    return Err(Box::new(Misdeed::Unusable));
                 }
                 self.stale = Some(index);
                 Ok(Advice::Real(id))
@@ -184,34 +204,61 @@ impl Runner {
         }
     }
 
-    fn nobody(&self) -> Result<Advice, Misdeed> {
+    #[cold]
+    fn nobody(&self) -> Result<Advice, Box<Misdeed>> {
         let may = self.recipe.version.module.needs().has(Needs::DENY);
         let none = self.seen.iter().all(|seen| seen.flags & abi::ROW_USABLE == 0);
-        if may || none { Ok(Advice::Nobody) } else { Err(Misdeed::Denied) }
+        if may || none { Ok(Advice::Nobody) } else { Err(Box::new(Misdeed::Denied)) }
     }
 
     /// Brings the rows up to date.
-    fn refresh(&mut self, arena: &Arena, now_ms: u64) -> Result<(), Fault> {
-        if self.fresh_ms != Some(now_ms) {
-            self.fresh_ms = Some(now_ms);
-            self.instance.set_now(now_ms);
-            self.stale = None;
-            for index in 0..self.members.len() {
-                self.refresh_row(arena, index)?;
+    #[inline]
+    fn refresh(&mut self, arena: &Arena, request: &Request) -> Result<(), Fault> {
+        let now = (request.breath, request.now_ms);
+        if self.fresh != Some(now) {
+            return self.refresh_all(arena, now);
+        }
+        match self.stale.take() {
+            Some(index) if self.counts || self.seen[index].flags != flags(arena, self.members[index]) => {
+                self.refresh_row(arena, index)
             }
-        } else if let Some(index) = self.stale.take() {
+            _ => Ok(()),
+        }
+    }
+
+    #[inline(never)]
+    fn refresh_all(&mut self, arena: &Arena, now: (u64, u64)) -> Result<(), Fault> {
+        self.fresh = Some(now);
+        self.instance.set_now(now.1);
+        self.stale = None;
+        self.instance.write_head();
+        if let Some(&id) = self.members.get(self.heal) {
+            let (row, seen) = row(arena, id);
+            let before = std::mem::replace(&mut self.seen[self.heal], seen);
+            self.instance.write_row(self.heal, &row);
+            self.rewrite(self.heal, before, seen)?;
+        }
+        self.heal = if self.heal + 1 < self.members.len() { self.heal + 1 } else { 0 };
+        for index in 0..self.members.len() {
             self.refresh_row(arena, index)?;
         }
         Ok(())
     }
 
-    #[inline]
+    /// Looks at a row; most have not changed.
+    #[inline(always)]
     fn refresh_row(&mut self, arena: &Arena, index: usize) -> Result<(), Fault> {
         let now = seen(arena, self.members[index]);
-        let before = std::mem::replace(&mut self.seen[index], now);
-        if now == before {
+        if now == self.seen[index] {
             return Ok(());
         }
+        let before = std::mem::replace(&mut self.seen[index], now);
+        self.rewrite(index, before, now)
+    }
+
+    /// Writes a row that changed, and tells of it.
+    #[inline(never)]
+    fn rewrite(&mut self, index: usize, before: Seen, now: Seen) -> Result<(), Fault> {
         self.instance.set_counts(index, now.active, now.total, now.flags, health(now.flags));
         if self.hears_health && now.flags != before.flags {
             self.instance.on_health(index as i32, self.budget)?;
@@ -220,6 +267,12 @@ impl Runner {
             self.instance.on_conn(index as i32, now.total.wrapping_sub(before.total) as i32, self.budget)?;
         }
         Ok(())
+    }
+
+    /// Another one chose: that server's row is brought up to date before the next pick.
+    pub(super) fn follows(&mut self, chosen: Option<RealId>) {
+        let at = |id: RealId| self.members.iter().position(|&member| member == id);
+        self.stale = chosen.and_then(at);
     }
 
     /// The servers that it knows, and the version of that list.
@@ -245,16 +298,21 @@ impl Runner {
     }
 }
 
+#[inline(always)]
 fn seen(arena: &Arena, id: RealId) -> Seen {
+    let counts = arena.get(id).counts();
+    Seen { active: counts.active, total: counts.total, flags: flags(arena, id) }
+}
+
+#[inline(always)]
+fn flags(arena: &Arena, id: RealId) -> u32 {
     let real = arena.get(id);
-    let counts = real.counts();
-    let flags = match (real.weight() > 0, real.is_overloaded()) {
+    match (real.weight() > 0, real.is_overloaded()) {
         (true, false) => abi::ROW_USABLE,
         (true, true) => abi::ROW_OVERLOADED,
         (false, false) => abi::ROW_QUIESCED,
         (false, true) => abi::ROW_OVERLOADED | abi::ROW_QUIESCED,
-    };
-    Seen { active: counts.active, total: counts.total, flags }
+    }
 }
 
 fn health(flags: u32) -> u32 {

@@ -91,12 +91,13 @@ impl Seat {
 }
 
 /// Asks a runner, if it may be asked. `Err` is what it did wrong.
+#[inline]
 pub(super) fn ask(
     runner: &mut Option<Runner>,
     conduct: &Conduct,
     arena: &Arena,
     request: &Request,
-) -> Result<Advice, Option<Misdeed>> {
+) -> Result<Advice, Option<Box<Misdeed>>> {
     match runner {
         Some(runner) if conduct.is_live() && !runner.is_broken => runner.ask(arena, request).map_err(Some),
         _ => Err(None),

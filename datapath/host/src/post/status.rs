@@ -47,7 +47,7 @@ pub struct Standing {
     pub faults: Vec<(&'static str, u64)>,
     /// The last of them, as a sentence.
     pub last_fault: Option<String>,
-    /// The most fuel that a pick took.
+    /// The most fuel that a pick took, of those that were looked at: one in 16.
     pub worst_fuel: u64,
     /// What it may take.
     pub budget: u64,
