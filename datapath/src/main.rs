@@ -4,7 +4,7 @@ use std::io::{ErrorKind, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
@@ -59,7 +59,21 @@ fn usage(error: &clap::Error) -> String {
     let told = text.split("\n\nUsage:").next().unwrap_or_default();
     let told = told.split("\n\nFor more information").next().unwrap_or_default();
     let words: Vec<&str> = told.trim_start_matches("error: ").split_whitespace().collect();
-    format!("{}; see `xvs --help`", words.join(" ").trim_end_matches('.'))
+    format!("{}; see `{} --help`", words.join(" ").trim_end_matches('.'), asked())
+}
+
+/// The command that was meant, as far as its words can be told: `xvs scheduler load`.
+fn asked() -> String {
+    let whole = Cli::command();
+    let mut command = &whole;
+    let mut words = vec![command.get_name()];
+    for word in std::env::args().skip(1) {
+        if let Some(inner) = command.find_subcommand(&word) {
+            command = inner;
+            words.push(command.get_name());
+        }
+    }
+    words.join(" ")
 }
 
 fn dispatch(cli: Cli) -> Result<(), Failure> {

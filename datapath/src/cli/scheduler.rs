@@ -99,7 +99,7 @@ pub enum Scheduler {
         /// The server: RIP:PORT, or RIP for the service's port.
         server: String,
         /// The number.
-        #[arg(allow_negative_numbers = true)]
+        #[arg(allow_negative_numbers = true, value_parser = whole)]
         value: i64,
         /// Form of the answer.
         #[command(flatten)]
@@ -286,6 +286,11 @@ fn option(text: &str) -> Result<(String, String), String> {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err("it must be NAME=VALUE, as in zone=a".to_owned()),
     }
+}
+
+/// A metric.
+fn whole(text: &str) -> Result<i64, String> {
+    text.parse().map_err(|_| format!("it must be a whole number from {} to {}, as in 250", i64::MIN, i64::MAX))
 }
 
 /// `1/N`
