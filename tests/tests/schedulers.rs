@@ -198,7 +198,7 @@ fn shadow_and_promote(lab: &Lab, ds: &Running) -> Result<()> {
     fresh.wait_for(400, LIMIT)?;
     let (seen, asked, agreed) = compared(ds, &id)?;
     // How often depends on how fresh each one's counts are.
-    ensure!(asked >= 400 && agreed * 2 >= asked, "the same rule agrees with itself more often than not: {seen}");
+    ensure!(asked >= 400 && agreed * 10 >= asked * 9, "the same rule agrees with itself: {seen}");
     let servers = seen["servers"].as_array().context("shares")?;
     for side in ["live", "candidate"] {
         let shares: Vec<u64> = servers.iter().filter_map(|server| server[side].as_u64()).collect();
@@ -212,7 +212,8 @@ fn shadow_and_promote(lab: &Lab, ds: &Running) -> Result<()> {
     ensure!(promoted["loaded"]["name"] == "wlc", "{promoted}");
     let before = number(&view(ds, &id)?, "picks")?;
     let later = from_here(&mut fresh, 200)?;
-    ensure!(later.from.len() == 3, "all servers have a share: {later}");
+    // One more kept connection weighs as much as 256 that ended: a server that has it may get none meanwhile.
+    ensure!(later.from.len() >= 2, "more than one server has a share: {later}");
     let view = view(ds, &id)?;
     ensure!(number(&view, "picks")? >= before + 200 && view["scheduler"] == "wasm:wlc", "the plugin chooses: {view}");
     ensure!(view["live"]["faults"] == Value::Array(vec![]) && number(&view, "fallback_picks")? == 0, "{view}");
