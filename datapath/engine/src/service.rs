@@ -10,10 +10,14 @@
 //! Invariant: the newest server stands first in the list, as in IPVS; the scheduler hears of every change of the list
 //! before the next pick; what a scheduler picks is checked before it counts.
 
+mod policy;
+
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use xvs_sdk::{Change, Reals, Request, Scheduler};
+
+pub use self::policy::{Persistence, PersistenceEngine, Policy};
 
 use crate::flow::{Address, Endpoint, Family, Flow, Protocol};
 use crate::real::{Arena, Generation, Method, RealId};
@@ -70,52 +74,6 @@ fn mark_address(mark: u32, family: Family) -> Address {
     match family {
         Family::Inet => Address::v4(mark.to_be_bytes()),
         Family::Inet6 => Address::from_bits(u128::from(mark) << 96),
-    }
-}
-
-/// Persistence of a service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Persistence {
-    /// Life of a new template, in seconds.
-    pub timeout_s: u32,
-    /// The bits of a client's address (IPv4: in its mapped form) that clients of one template share.
-    pub mask: u128,
-}
-
-/// What knows a client by its messages instead of its address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PersistenceEngine {
-    /// SIP over UDP: each call is a client of its own, known by its Call-ID.
-    Sip,
-}
-
-/// How a service treats new connections, besides its scheduler.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Policy {
-    /// The scheduler's three flags.
-    pub flags: u8,
-    /// Persistence, if it has it.
-    pub persistence: Option<Persistence>,
-    /// What tells one client from another, besides addresses. It also lets NAT servers begin connections outwards.
-    pub engine: Option<PersistenceEngine>,
-    /// Each UDP packet is scheduled by itself.
-    pub one_packet: bool,
-    /// The class of timeouts of its connections; 0 is the director's own.
-    pub class: u8,
-}
-
-impl Policy {
-    /// Flags in the lowest byte, class in the next, then bits: one-packet scheduling, and more than fits here.
-    fn packed(&self) -> u32 {
-        let more = self.persistence.is_some() || self.engine.is_some();
-        u32::from(self.flags) | u32::from(self.class) << 8 | u32::from(self.one_packet) << 16 | u32::from(more) << 17
-    }
-
-    /// The policy, if all of it is there.
-    fn unpacked(packed: u32) -> Option<Policy> {
-        let (flags, class, one_packet) = (packed as u8, (packed >> 8) as u8, packed >> 16 & 1 != 0);
-        let whole = Policy { flags, persistence: None, engine: None, one_packet, class };
-        (packed >> 17 & 1 == 0).then_some(whole)
     }
 }
 
@@ -525,26 +483,6 @@ mod tests {
             settings.weight = 2;
             service.change(&arena, RealId(1), || real.set(&settings));
             assert_eq!(picks(&arena, &service, 2), [Some(1); 2], "{scheduler}");
-        }
-    }
-
-    /// What is packed is the policy again, and a policy that does not fit says so.
-    #[test]
-    fn policies_are_packed_whole_or_not_at_all() {
-        for bits in 0..16u8 {
-            let policy = Policy {
-                flags: bits & 7,
-                persistence: None,
-                engine: None,
-                one_packet: bits & 1 != 0,
-                class: bits.wrapping_mul(17),
-            };
-            assert_eq!(Policy::unpacked(policy.packed()), Some(policy));
-            let persistence = Some(Persistence { timeout_s: 300, mask: u128::MAX });
-            assert_eq!(Policy::unpacked(Policy { persistence, ..policy }.packed()), None);
-            let engine = Some(PersistenceEngine::Sip);
-            let packed = Policy { engine, ..policy }.packed();
-            assert_eq!((Policy::unpacked(packed), packed as u8), (None, policy.flags));
         }
     }
 }

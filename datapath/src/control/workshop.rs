@@ -63,7 +63,7 @@ impl Machine {
         let bytes = read(file, Limits::default().module_bytes)?;
         let read_at_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let sha256 = hexadecimal(&bytes);
-        let wanted = self::grants(*grants);
+        let wanted = xvs_host::Grants::from(*grants);
         let same = |module: &&Arc<Module>| module.sha256() == sha256 && module.grants() == wanted;
         let made = |module| Made { module, file: file.clone(), grants: *grants, read_at_s };
         if let Some(module) = known.iter().find(same) {
@@ -87,11 +87,6 @@ impl Machine {
         *host = Some(started.clone());
         Ok(started)
     }
-}
-
-/// The host's words for what may be imported.
-fn grants(grants: Grants) -> xvs_host::Grants {
-    xvs_host::Grants { time: grants.time, random: grants.random, log: grants.log }
 }
 
 /// The bytes of a file that is not larger than a module may be.

@@ -42,11 +42,15 @@ impl Grants {
     pub const NAMES: [&'static str; 3] = ["time", "random", "log"];
 }
 
+impl From<Grants> for xvs_host::Grants {
+    fn from(Grants { time, random, log }: Grants) -> Self {
+        xvs_host::Grants { time, random, log }
+    }
+}
+
 impl fmt::Display for Grants {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let all = [self.time, self.random, self.log].into_iter().zip(Grants::NAMES);
-        let names: Vec<&str> = all.filter(|(granted, _)| *granted).map(|(_, name)| name).collect();
-        f.write_str(&names.join(","))
+        xvs_host::Grants::from(*self).fmt(f)
     }
 }
 
@@ -54,16 +58,8 @@ impl FromStr for Grants {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let mut grants = Grants::default();
-        for word in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {
-            match word {
-                "time" => grants.time = true,
-                "random" => grants.random = true,
-                "log" => grants.log = true,
-                _ => return Err(format!("nothing called {word:?} can be granted; there are: time, random, log")),
-            }
-        }
-        Ok(grants)
+        let xvs_host::Grants { time, random, log } = text.parse()?;
+        Ok(Grants { time, random, log })
     }
 }
 
