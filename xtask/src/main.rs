@@ -7,6 +7,7 @@
 //!
 //! Not here: formatting and lints, which are the gate's (`.ci/run`).
 
+mod bench;
 mod cargo;
 mod demo;
 mod deps;
@@ -71,10 +72,10 @@ enum Task {
         /// A directory of outputs (`index.tsv`, `setup-commands.txt`); without it, those that the project keeps.
         directory: Option<PathBuf>,
     },
-    /// Runs the engine's benchmarks.
+    /// Measures: the engine by itself, or the director on a wire.
     Bench {
-        /// Run only benchmarks whose names contain this.
-        filter: Option<String>,
+        #[command(subcommand)]
+        what: bench::Bench,
     },
 }
 
@@ -99,6 +100,6 @@ fn run(task: Task) -> Result<()> {
         Task::Plugins { way } => plugins::run(way),
         Task::Traces { directory } => cargo::judge("traces", directory.as_deref(), "datapath/tests/recordings"),
         Task::Golden { directory } => cargo::judge("golden", directory.as_deref(), "datapath/tests/golden"),
-        Task::Bench { filter } => cargo::bench(filter.as_deref()),
+        Task::Bench { what } => bench::run(what),
     }
 }
