@@ -31,7 +31,7 @@ impl Count {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn bump(word: &AtomicU64, value: u64) {
     word.store(word.load(Relaxed).wrapping_add(value), Relaxed);
 }
@@ -154,13 +154,13 @@ impl Counters {
     }
 
     /// A connection went to this server.
-    #[inline]
+    #[inline(always)]
     pub fn real_conn(&self, real: RealId) {
         bump(&self.reals.line(real.0 as usize)[0], 1);
     }
 
     /// A client's packet went to this server.
-    #[inline]
+    #[inline(always)]
     pub fn real_in(&self, real: RealId, bytes: usize) {
         let line = self.reals.line(real.0 as usize);
         bump(&line[1], 1);
@@ -168,7 +168,7 @@ impl Counters {
     }
 
     /// A packet of this server went to a client.
-    #[inline]
+    #[inline(always)]
     pub fn real_out(&self, real: RealId, bytes: usize) {
         let line = self.reals.line(real.0 as usize);
         bump(&line[3], 1);

@@ -15,6 +15,7 @@ mod bound;
 mod bypass;
 mod cull;
 mod errors;
+mod express;
 mod fragments;
 mod life;
 mod observe;
@@ -33,6 +34,7 @@ use std::sync::Arc;
 use self::bound::Bound;
 pub use self::cull::Cull;
 use self::errors::Budget;
+pub use self::express::{Candidate, Ready, Tally};
 pub(crate) use self::open::request;
 pub use self::shared::{Shared, Sizes};
 pub use self::verdict::{Awaited, Verdict};
@@ -159,8 +161,7 @@ impl Engine {
     pub fn inspect(&self, frame: &[u8]) -> Result<Inspected, DropReason> {
         let headers = Headers::parse(frame)?;
         let hash = self.shared.table.hash(&headers.flow);
-        // The value is of no use; the load is: it runs while the next frames are parsed.
-        std::hint::black_box(self.shared.table.touch(hash));
+        self.shared.table.touch(hash);
         Ok(Inspected { headers, hash })
     }
 

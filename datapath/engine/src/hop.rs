@@ -48,6 +48,29 @@ pub struct Interface {
     pub addresses: Vec<Address>,
 }
 
+/// What an untagged frame gets on its way out by an interface, for the express lane.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Exit {
+    /// The first two bytes of the interface's MAC, which share a word with the next hop's.
+    head: u64,
+    tail: [u8; 4],
+    pub(crate) mtu: u32,
+    pub(crate) port: Port,
+}
+
+impl Interface {
+    /// The way out for an untagged frame that leaves untagged; `None` if there is none.
+    pub(crate) fn exit(&self) -> Option<Exit> {
+        let is_plain = match &self.tagging {
+            Tagging::Keep => true,
+            Tagging::Set(tags) => tags.as_slice().is_empty(),
+        };
+        let [a, b, tail @ ..] = self.mac;
+        let port = self.port.filter(|_| is_plain)?;
+        Some(Exit { head: u16::from_be_bytes([a, b]).into(), tail, mtu: self.mtu, port })
+    }
+}
+
 /// Number of a hop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct HopId(pub u32);
@@ -61,6 +84,33 @@ pub struct Hop {
     pub mac: Option<Mac>,
     /// The neighbour was asked and did not answer.
     pub failed: bool,
+}
+
+/// A hop whose MAC is known, in one word.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Resolved(u64);
+
+impl Resolved {
+    /// The interface to leave by.
+    #[inline(always)]
+    pub(crate) fn interface(self) -> InterfaceId {
+        InterfaceId((self.0 >> INTERFACE_SHIFT) as u8)
+    }
+
+    /// Is it [marked](Hops::mark_used) already?
+    #[inline(always)]
+    pub(crate) fn is_marked(self) -> bool {
+        self.0 & USED != 0
+    }
+
+    /// The MACs of a frame that leaves for it, receiver first: two stores.
+    #[inline(always)]
+    pub(crate) fn address(self, exit: &Exit, macs: &mut [u8; 12]) {
+        let head = self.0 >> MAC_SHIFT << MAC_SHIFT | exit.head;
+        let (first, second) = macs.split_at_mut(8);
+        first.copy_from_slice(&head.to_be_bytes());
+        second.copy_from_slice(&exit.tail);
+    }
 }
 
 const RESOLVED: u64 = 1;
@@ -141,6 +191,13 @@ impl Hops {
             mac
         });
         Hop { interface: InterfaceId((word >> INTERFACE_SHIFT) as u8), mac, failed: word & FAILED != 0 }
+    }
+
+    /// A hop whose MAC is known: one load.
+    #[inline(always)]
+    pub(crate) fn resolved(&self, id: HopId) -> Option<Resolved> {
+        let word = self.word(id).load(Relaxed);
+        (word & RESOLVED != 0).then_some(Resolved(word))
     }
 
     /// Marks a hop as in use, so that it is kept fresh. Writes only if it was not marked.

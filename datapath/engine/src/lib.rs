@@ -1,6 +1,6 @@
 //! The engine of xvs: **what happens to a packet**, as a function of its bytes, the state and the time.
 //!
-//! No socket, no thread, no clock, no unsafe code, no allocation for a packet of a known connection. *Where packets come from* is the
+//! No socket, no thread, no clock, no allocation for a packet of a known connection. *Where packets come from* is the
 //! director's business; it feeds the engine through [`rings::Rings`] and tells it the time.
 //!
 //! # The life of a packet
@@ -9,6 +9,14 @@
 //! worker::Worker::step                 one breath, bounded by a batch
 //!   Rings::replenish                   transmitted frames come back, free ones go out for reception
 //!   Rings::receive                     frames are ours
+//!   Engine::glance       (each frame)  wire::Glance::of, flow::HashKey::hash4, conn::Table::touch
+//!   Engine::guess        (each frame)  conn::Table::guess
+//!   Engine::express      (each frame)  packets of known connections that nothing special happens to: nearly all
+//! ```
+//!
+//! What is left over goes the long way:
+//!
+//! ```text
 //!   Engine::inspect      (each frame)  wire::Headers::parse, flow::HashKey::hash, conn::Table::touch
 //!   Engine::forward      (each frame)
 //!     checksum::complete               a partial checksum becomes a whole one
@@ -40,7 +48,7 @@
 //!   its client's next hop under the lock of that book, which allocates when the neighbour is new; changing an index
 //!   bucket takes its lock bit, and a new SIP call that of the store of Call-IDs. A packet of an existing connection
 //!   locks nothing and allocates nothing.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)] // but for `lines`
 
 pub mod conn;
 pub mod counters;

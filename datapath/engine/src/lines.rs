@@ -1,29 +1,46 @@
 //! A flat, fixed-size array of cache lines of atomics: the memory under every shared table.
 //!
-//! Invariant: it never grows, never moves, and every line is 64-byte aligned. A fresh one is all zeros and untouched,
-//! so an unused part costs no memory. It is not a data structure: who may write what is its user's business.
+//! It comes from the kernel as zeroed pages, with huge ones asked for, because a table of a million connections has more
+//! small pages than a processor remembers the places of. A fresh page is untouched, so an unused part costs no memory.
+//!
+//! Invariant: it never grows, never moves, and every line is 64-byte aligned. It is not a data structure: who may write
+//! what is its user's business.
+
+// The one home of unsafe code in the engine (decision record 0014).
+#![allow(unsafe_code)]
 
 use std::sync::atomic::AtomicU64;
+
+use memmap2::{Advice, MmapMut};
 
 /// Words in a line.
 pub const WORDS: usize = 8;
 
-/// Bytes in a line, and its alignment.
-const LINE: usize = WORDS * size_of::<u64>();
+/// A cache line.
+pub type Line = [AtomicU64; WORDS];
+
+/// From this size on, huge pages are worth their while: two of them.
+const LARGE: usize = 4 << 20;
 
 /// Cache lines of eight `AtomicU64`.
 pub struct Lines {
-    words: Box<[AtomicU64]>,
-    skip: usize,
+    memory: MmapMut,
     count: usize,
 }
 
 impl Lines {
-    /// This many lines, all zero.
+    /// This many lines, all zero. Panics if the kernel has no room for them.
     pub fn new(count: usize) -> Self {
-        let words = bytemuck::zeroed_slice_box::<AtomicU64>((count + 1) * WORDS);
-        let skip = (LINE - words.as_ptr().addr() % LINE) % LINE / size_of::<u64>();
-        Lines { words, skip, count }
+        let bytes = count.max(1) * size_of::<Line>();
+        let memory = match MmapMut::map_anon(bytes) {
+            Ok(memory) => memory,
+            Err(error) => panic!("{bytes} bytes of memory: {error}"),
+        };
+        if bytes >= LARGE {
+            // A kernel without huge pages gives small ones.
+            let _ = memory.advise(Advice::HugePage);
+        }
+        Lines { memory, count }
     }
 
     /// How many lines.
@@ -38,24 +55,50 @@ impl Lines {
     }
 
     /// One line. Panics beyond the end.
-    #[inline]
-    pub fn line(&self, index: usize) -> &[AtomicU64; WORDS] {
-        self.span(index)
+    #[inline(always)]
+    pub fn line(&self, index: usize) -> &Line {
+        assert!(index < self.count, "a line beyond the last one");
+        // SAFETY: the mapping is page-aligned, has room for `count` lines, and lives as long as `self`. Zeros are values of
+        // atomics, and nobody has another kind of reference to these bytes.
+        unsafe { &*self.memory.as_ptr().cast::<Line>().add(index) }
     }
 
     /// Two neighbouring lines, `index` and the next. Panics beyond the end.
-    #[inline]
+    #[inline(always)]
     pub fn pair(&self, index: usize) -> &[AtomicU64; 2 * WORDS] {
-        self.span(index)
+        assert!(index.saturating_add(1) < self.count, "a line beyond the last one");
+        // SAFETY: as for one line; both are inside, one behind the other.
+        unsafe { &*self.memory.as_ptr().cast::<Line>().add(index).cast() }
     }
 
-    #[inline]
-    fn span<const N: usize>(&self, index: usize) -> &[AtomicU64; N] {
-        match self.words[self.skip + index * WORDS..].first_chunk() {
-            Some(span) => span,
-            None => panic!("line {index} of {}", self.count),
+    /// Starts to bring a line into the cache. Nobody waits for it, and beyond the end nothing happens.
+    #[inline(always)]
+    pub fn prefetch(&self, index: usize) {
+        #[cfg(target_arch = "x86_64")]
+        if index < self.count {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            // SAFETY: inside of the mapping; a prefetch reads and writes nothing that a program could see.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(self.memory.as_ptr().cast::<Line>().add(index).cast()) };
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        if index < self.count {
+            use std::sync::atomic::Ordering::Relaxed;
+            std::hint::black_box(self.line(index)[0].load(Relaxed));
         }
     }
+}
+
+/// Starts to bring the line of a byte into the cache, to be written.
+#[inline(always)]
+pub fn prefetch_byte(byte: &u8) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: the address of a byte that is there; a prefetch reads and writes nothing that a program could see.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(byte).cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    std::hint::black_box(*byte);
 }
 
 impl std::fmt::Debug for Lines {
@@ -66,16 +109,41 @@ impl std::fmt::Debug for Lines {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering::Relaxed;
+
     use super::*;
 
-    /// A line that straddles two cache lines would cost every lookup a second miss.
+    /// A line that straddles two cache lines would cost every lookup a second miss; and each must be apart from the others.
     #[test]
-    fn lines_are_aligned() {
-        for count in [1, 2, 7, 1000] {
+    fn lines_are_aligned_zeroed_and_apart() {
+        for count in [1, 2, 7, 1000, LARGE / 64 + 3] {
             let lines = Lines::new(count);
             for index in 0..count {
-                assert_eq!(lines.line(index).as_ptr().addr() % LINE, 0);
+                let line = lines.line(index);
+                assert_eq!(line.as_ptr().addr() % size_of::<Line>(), 0);
+                assert!(line.iter().all(|word| word.swap(index as u64 + 1, Relaxed) == 0));
+            }
+            assert!(
+                (0..count).all(|index| lines.line(index).iter().all(|word| word.load(Relaxed) == index as u64 + 1))
+            );
+            if count > 1 {
+                let pair = lines.pair(count - 2).each_ref().map(|word| word.load(Relaxed) as usize);
+                assert_eq!(pair, std::array::from_fn(|word| count - 1 + word / WORDS));
             }
         }
+    }
+
+    /// The bounds are what stands between a wrong number and other memory.
+    #[test]
+    fn lines_beyond_the_end_are_refused() {
+        let lines = Lines::new(64);
+        let refused =
+            |what: fn(&Lines)| std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| what(&lines))).is_err();
+        assert!(refused(|lines| assert!(!lines.line(64).is_empty())));
+        assert!(refused(|lines| assert!(!lines.pair(63).is_empty())));
+        assert!(refused(|lines| assert!(!lines.pair(usize::MAX).is_empty())));
+        lines.prefetch(64);
+        lines.prefetch(usize::MAX);
+        assert!(Lines::new(0).is_empty());
     }
 }

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 pub use self::path::Path;
 
-use crate::flow::{Address, Endpoint};
+use crate::flow::{Address, Endpoint, MAPPED};
 use crate::lines::Lines;
 use crate::time::Now;
 use crate::tunnel::Tunnel;
@@ -323,6 +323,15 @@ impl Real<'_> {
         let bits = |index: usize| u128::from(self.words[index].load(Relaxed));
         let source = bits(word::SOURCE) << 64 | bits(word::SOURCE + 1);
         (source != 0).then_some(Address::from_bits(source))
+    }
+
+    /// The ends of an IP-in-IP tunnel to it, if it is one of IPv4: source and destination.
+    #[inline(always)]
+    pub(crate) fn plain_tunnel(&self) -> Option<(u32, u32)> {
+        let word = |index: usize| self.words[index].load(Relaxed);
+        let (source, server) = (word(word::SOURCE + 1), word(word::ADDRESS + 1));
+        let above = word(word::SOURCE) | word(word::ADDRESS) | (source ^ MAPPED) >> 32 | (server ^ MAPPED) >> 32;
+        (above | word(word::TUNNEL) == 0).then_some((source as u32, server as u32))
     }
 
     /// A connection was made.

@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::flow::{Address, Endpoint, Family, Flow, Protocol};
-use crate::hop::{Interface, InterfaceId, Port};
+use crate::hop::{Exit, Interface, InterfaceId, Port};
 use crate::mark::Marks;
 use crate::route::Routes;
 use crate::service::{FTP, Service, ServiceKey};
@@ -32,13 +32,17 @@ pub struct Snapshot {
     /// Services of UDP on one port, whose servers may begin connections.
     datagram: Vec<Arc<Service>>,
     interfaces: Vec<Interface>,
+    /// Of each interface, for the express lane.
+    exits: Vec<Option<Exit>>,
     routes: Routes,
 }
 
 impl Snapshot {
     /// Compiles a snapshot without rules for marks.
     pub fn new(generation: u64, services: &[Arc<Service>], interfaces: Vec<Interface>, routes: Routes) -> Self {
-        let mut snapshot = Snapshot { generation, interfaces, routes, ..Snapshot::default() };
+        let mut snapshot = Snapshot { generation, routes, ..Snapshot::default() };
+        snapshot.exits = interfaces.iter().map(Interface::exit).collect();
+        snapshot.interfaces = interfaces;
         for service in services {
             match service.key {
                 ServiceKey::Address(protocol, endpoint) => {
@@ -103,6 +107,12 @@ impl Snapshot {
     #[inline]
     pub fn interface(&self, id: InterfaceId) -> Option<&Interface> {
         self.interfaces.get(usize::from(id.0))
+    }
+
+    /// The way out by an interface for an untagged frame.
+    #[inline(always)]
+    pub(crate) fn exit(&self, id: InterfaceId) -> Option<&Exit> {
+        self.exits.get(usize::from(id.0))?.as_ref()
     }
 
     /// The first interface on a device: what a frame came in by, as far as answers to its sender go.

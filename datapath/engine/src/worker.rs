@@ -14,8 +14,9 @@ use self::splitter::Splitter;
 pub use self::waiting::FRAGMENT_WAIT_MS;
 use self::waiting::Waiting;
 use crate::drop::DropReason;
-use crate::engine::{Awaited, Engine, Inspected, Verdict};
+use crate::engine::{Awaited, Candidate, Engine, Inspected, Ready, Tally, Verdict};
 use crate::hop::Port;
+use crate::lines::prefetch_byte;
 use crate::rings::{Frame, Rings};
 use crate::time::Now;
 use crate::wire::Packet;
@@ -23,6 +24,9 @@ use crate::wire::Packet;
 /// Batches that may queue before a full transmit ring; one slow or dead link must not stop the others, so what is
 /// beyond is dropped and counted.
 const OUTBOX_BATCHES: usize = 4;
+
+/// The most that a tunnel's header takes before a packet, within a cache line.
+const HEADER_MAX: usize = 20;
 
 /// A worker: its engine, its rings, and the frames on their way between them.
 #[derive(Debug)]
@@ -33,6 +37,11 @@ pub struct Worker<R: Rings> {
     pub rings: R,
     batch_size: usize,
     batch: Vec<Frame>,
+    /// Of each frame of the batch: is it one for the express lane?
+    candidates: Vec<Option<Candidate>>,
+    /// Packets were wrapped in the last batch.
+    wraps: bool,
+    /// Of each that is not, in their order.
     inspected: Vec<Option<Inspected>>,
     outboxes: Vec<Vec<Frame>>,
     waiting: Waiting,
@@ -46,6 +55,8 @@ impl<R: Rings> Worker<R> {
         Worker {
             outboxes: (0..rings.ports()).map(|_| Vec::with_capacity(room)).collect(),
             batch: Vec::with_capacity(batch_size),
+            candidates: vec![None; batch_size],
+            wraps: false,
             inspected: Vec::with_capacity(batch_size),
             waiting: Waiting::new(rings.ledger().total),
             splitter: Splitter::new(),
@@ -78,37 +89,80 @@ impl<R: Rings> Worker<R> {
         received
     }
 
-    /// Pass 1: parse and hash the whole batch, so that the buckets are on their way before they are needed.
+    /// Passes 1 and 2: parse and hash the whole batch, so that the buckets are on their way before they are needed; then
+    /// the entries.
     #[inline]
     fn inspect(&mut self) {
-        for frame in &self.batch {
+        for (frame, seen) in self.batch.iter().zip(&mut self.candidates) {
             let (start, end) = (frame.start(), frame.end());
-            let inspected = self.engine.inspect(&self.rings.chunk(frame)[start..end]);
-            let inspected = inspected.map_err(|reason| self.engine.counters().count_drop(reason));
-            self.inspected.push(inspected.ok());
-        }
-    }
-
-    /// Pass 2: forward each packet and sort it by where it leaves.
-    #[inline]
-    fn forward(&mut self, now: Now) {
-        // Both vectors are taken out while the worker is busy with them, and put back with their memory.
-        let mut batch = std::mem::take(&mut self.batch);
-        let mut inspections = std::mem::take(&mut self.inspected);
-        for (frame, inspected) in batch.drain(..).zip(inspections.drain(..)) {
-            match inspected {
-                Some(inspected) => {
-                    let (frame, verdict) = self.ask(frame, inspected, now);
-                    self.obey(frame, verdict, now);
+            let chunk = self.rings.chunk(frame);
+            *seen = self.engine.glance(&chunk[start..end]);
+            match seen {
+                Some(_) if self.wraps => prefetch_byte(&chunk[start.saturating_sub(HEADER_MAX)]),
+                Some(_) => {}
+                None => {
+                    let inspected = self.engine.inspect(&chunk[start..end]);
+                    let inspected = inspected.map_err(|reason| self.engine.counters().count_drop(reason));
+                    self.inspected.push(inspected.ok());
                 }
-                None => self.rings.recycle(frame),
             }
         }
-        (self.batch, self.inspected) = (batch, inspections);
+        let candidates = self.candidates.iter_mut().take(self.batch.len());
+        candidates.flatten().for_each(|candidate| self.engine.guess(candidate));
+    }
+
+    /// Pass 3: forward each packet and sort it by where it leaves.
+    #[inline]
+    fn forward(&mut self, now: Now) {
+        // The vectors are taken out while the worker is busy with them, and put back with their memory.
+        let mut batch = std::mem::take(&mut self.batch);
+        let candidates = std::mem::take(&mut self.candidates);
+        let mut inspections = std::mem::take(&mut self.inspected);
+        let mut others = inspections.drain(..);
+        let mut tally = Tally::default();
+        for (mut frame, candidate) in batch.drain(..).zip(&candidates) {
+            let Some(candidate) = candidate else {
+                self.forward_inspected(frame, others.next().flatten(), now);
+                continue;
+            };
+            let place = (frame.start(), frame.end());
+            match self.engine.express(self.rings.chunk(&frame), place, candidate, now, &mut tally) {
+                Some(Ready { port, start, len }) => {
+                    frame.set_packet(start, len);
+                    self.queue(port, frame);
+                }
+                None => self.inspect_and_forward(frame, now),
+            }
+        }
+        drop(others);
+        self.wraps = tally.has_wrapped();
+        self.engine.settle_tally(tally);
+        (self.batch, self.candidates, self.inspected) = (batch, candidates, inspections);
+    }
+
+    /// The long way, for a packet that looked like one for the express lane.
+    #[inline(never)]
+    fn inspect_and_forward(&mut self, frame: Frame, now: Now) {
+        let (start, end) = (frame.start(), frame.end());
+        let inspected = self.engine.inspect(&self.rings.chunk(&frame)[start..end]);
+        let inspected = inspected.map_err(|reason| self.engine.counters().count_drop(reason));
+        self.forward_inspected(frame, inspected.ok(), now);
+    }
+
+    /// The long way; without an inspection the packet was dropped and counted.
+    #[inline(never)]
+    fn forward_inspected(&mut self, frame: Frame, inspected: Option<Inspected>, now: Now) {
+        match inspected {
+            Some(inspected) => {
+                let (frame, verdict) = self.ask(frame, inspected, now);
+                self.obey(frame, verdict, now);
+            }
+            None => self.rings.recycle(frame),
+        }
     }
 
     /// What becomes of the packet in this frame?
-    #[inline(always)]
+    #[inline]
     fn ask(&mut self, mut frame: Frame, inspected: Inspected, now: Now) -> (Frame, Verdict) {
         let (start, end) = (frame.start(), frame.end());
         let Some(mut packet) = Packet::new(self.rings.chunk(&frame), start, end) else {

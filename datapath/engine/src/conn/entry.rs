@@ -22,9 +22,9 @@ use super::table::{ConnId, NewConn};
 use super::{Side, state};
 
 /// The entry is in use.
-const LIVE: u64 = 1 << 31;
+pub(super) const LIVE: u64 = 1 << 31;
 const STATE_SHIFT: u32 = 0;
-const FLAGS_SHIFT: u32 = 8;
+pub(super) const FLAGS_SHIFT: u32 = 8;
 const GENERATION_SHIFT: u32 = 32;
 
 /// Flags of a connection; the numbers are IPVS's own.
@@ -91,9 +91,9 @@ pub struct Status {
 
 /// Words behind the key, for both families.
 pub(super) mod tail {
-    pub(super) const CONTROL: usize = 0;
+    pub(in super::super) const CONTROL: usize = 0;
     pub(in super::super) const TIME: usize = 1; // last seen (ms) << 24 | timeout (s)
-    pub(super) const REPLY: usize = 2; // service << 32 | path of the answers
+    pub(in super::super) const REPLY: usize = 2; // service << 32 | path of the answers
     pub(super) const FREE: usize = 3; // next free entry
     pub(in super::super) const LINK: usize = 4; // see `kinship`
 }
@@ -101,12 +101,12 @@ pub(super) mod tail {
 /// The lowest byte of the word with the ports: a template's bit, and the class of timeouts below it.
 const TEMPLATE_BIT: u64 = 0x80;
 /// Bits of that word by which a client's packet is known: its ports, the protocol, no template.
-const INBOUND_KEY: u64 = 0xffff_ffff_0000_ff80;
+pub(super) const INBOUND_KEY: u64 = 0xffff_ffff_0000_ff80;
 /// Bits of it by which a server's answer is known.
-const OUTBOUND_KEY: u64 = 0xffff_0000_ffff_ff80;
+pub(super) const OUTBOUND_KEY: u64 = 0xffff_0000_ffff_ff80;
 
 /// Words of the key: addresses, ports and real server.
-const KEY4: usize = 3;
+pub(super) const KEY4: usize = 3;
 /// The same for IPv6, which fill a line.
 const KEY6: usize = WORDS;
 

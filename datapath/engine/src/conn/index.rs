@@ -1,29 +1,38 @@
 //! From the hash of a flow to the number of a connection: buckets of one cache line.
 //!
-//! A bucket holds seven slots of (tag, connection) and a word of its own: a lock bit for those who change it, and how
-//! many keys that belong here were put into their second bucket instead.
+//! A bucket holds seven slots of (tag, connection) and a word of its own: a byte of each slot's tag, so that one look at
+//! one word tells which slots are worth a look; a lock bit for those who change it; and how many keys that belong here
+//! were put into their second bucket instead.
 //!
 //! Invariant: lookups take no lock. A key is published after its connection is complete, and a key that moves to its
 //! second bucket is written there, and counted here, before it leaves here: a lookup that runs beside a change finds
 //! it in one place or the other. The index knows no keys, only tags: who looks up compares the connection.
 
-use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use std::sync::atomic::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 
 use crate::flow::FlowHash;
-use crate::lines::{Lines, WORDS};
+use crate::lines::{Line, Lines, WORDS};
 
 /// Slots of a bucket.
 const SLOTS: usize = WORDS - 1;
-/// The bucket's own word.
+/// The bucket's own word: lock, guests, and a byte for each slot.
 const META: usize = SLOTS;
 /// Somebody changes the bucket.
 const LOCK: u64 = 1 << 63;
+/// One key of this bucket that is in its second one.
+const ABSENT: u64 = 1 << 56;
+/// All of them.
+const ABSENTS: u64 = LOCK - ABSENT;
+/// The lowest bit of each slot's byte.
+const BYTES: u64 = 0x0001_0101_0101_0101;
 /// Bits of a slot that name the connection, plus one, so that an empty slot is 0.
 const ID: u64 = 0xffff_ffff;
 /// The key is in its second bucket.
 const GUEST: u64 = 1 << 32;
 /// Bits of a slot that tell its key from most others.
 const TAG: u64 = !(ID | GUEST);
+/// Where the byte of them begins that the bucket's own word holds as well.
+const BYTE_SHIFT: u32 = 56;
 
 /// The index.
 #[derive(Debug)]
@@ -34,41 +43,73 @@ pub(super) struct Index {
 
 /// A locked bucket; unlocks when dropped.
 struct Locked<'a> {
-    bucket: &'a [AtomicU64; WORDS],
+    bucket: &'a Line,
+    /// The bucket's own word. Nobody else changes more of it than the lock bit, which is set.
+    meta: u64,
 }
 
 impl Drop for Locked<'_> {
     fn drop(&mut self) {
-        self.bucket[META].fetch_and(!LOCK, Release);
+        self.bucket[META].store(self.meta & !LOCK, Release);
     }
 }
 
 impl<'a> Locked<'a> {
-    fn take(bucket: &'a [AtomicU64; WORDS]) -> Self {
-        while bucket[META].fetch_or(LOCK, Acquire) & LOCK != 0 {
+    fn take(bucket: &'a Line) -> Self {
+        loop {
+            if let Some(locked) = Self::try_take(bucket) {
+                return locked;
+            }
             std::hint::spin_loop();
         }
-        Locked { bucket }
     }
 
-    fn try_take(bucket: &'a [AtomicU64; WORDS]) -> Option<Self> {
-        (bucket[META].fetch_or(LOCK, Acquire) & LOCK == 0).then(|| Locked { bucket })
+    fn try_take(bucket: &'a Line) -> Option<Self> {
+        let meta = bucket[META].fetch_or(LOCK, Acquire);
+        // Made only if it is ours: what is dropped unlocks.
+        (meta & LOCK == 0).then(|| Locked { bucket, meta: meta | LOCK })
     }
 
-    fn put(&self, slot: u64) -> bool {
-        let free = self.bucket[..SLOTS].iter().find(|word| word.load(Relaxed) == 0);
-        if let Some(word) = free {
-            word.store(slot, Release);
+    /// Lookups see the bucket's own word as it is now.
+    fn publish(&self) {
+        self.bucket[META].store(self.meta, Release);
+    }
+
+    fn set_byte(&mut self, slot: usize, byte: u64) {
+        let shift = slot as u32 * 8;
+        self.meta = self.meta & !(0xff << shift) | byte << shift;
+    }
+
+    /// Puts a key into a free slot; `false` if there is none.
+    fn put(&mut self, value: u64) -> bool {
+        let Some(slot) = self.bucket[..SLOTS].iter().position(|word| word.load(Relaxed) == 0) else { return false };
+        self.set_byte(slot, value >> BYTE_SHIFT);
+        // The slot last: whoever finds its byte too early finds nothing there.
+        self.bucket[slot].store(value, Release);
+        self.publish();
+        true
+    }
+
+    /// Clears the slot of a key; `false` if there is none.
+    fn clear(&mut self, value: u64) -> bool {
+        let Some(slot) = self.bucket[..SLOTS].iter().position(|word| word.load(Relaxed) == value) else { return false };
+        self.set_byte(slot, 0);
+        self.bucket[slot].store(0, Release);
+        true
+    }
+
+    /// Counts a key that will be in its second bucket, before it is there; `false` if no more can be counted.
+    fn count_absent(&mut self) -> bool {
+        let counts = self.meta & ABSENTS != ABSENTS;
+        if counts {
+            self.meta += ABSENT;
+            self.publish();
         }
-        free.is_some()
+        counts
     }
 
-    fn clear(&self, slot: u64) -> bool {
-        let found = self.bucket[..SLOTS].iter().find(|word| word.load(Relaxed) == slot);
-        if let Some(word) = found {
-            word.store(0, Release);
-        }
-        found.is_some()
+    fn uncount_absent(&mut self) {
+        self.meta -= ABSENT;
     }
 }
 
@@ -95,25 +136,37 @@ impl Index {
         (bucket ^ distance) & self.mask
     }
 
-    /// Brings the first bucket of a hash into the cache: the load of its first word starts, and nobody waits for it.
-    #[inline]
-    pub(super) fn touch(&self, hash: FlowHash) -> u64 {
-        self.buckets.line(hash.0 as usize & self.mask)[0].load(Relaxed)
+    /// Starts to bring the first bucket of a hash into the cache.
+    #[inline(always)]
+    pub(super) fn touch(&self, hash: FlowHash) {
+        self.buckets.prefetch(hash.0 as usize & self.mask);
+    }
+
+    /// The number of the connection that is probably the one of this hash, from the first likely slot of the first bucket
+    /// alone. It may be another's, or none's: who asks compares the connection.
+    #[inline(always)]
+    pub(super) fn guess(&self, hash: FlowHash) -> Option<u32> {
+        let bucket = self.buckets.line(hash.0 as usize & self.mask);
+        let likely = likely(bucket[META].load(Acquire), hash.0);
+        // Without a likely slot it is the bucket's own word, of which nothing fits.
+        let slot = bucket[first_of(likely)].load(Acquire);
+        let fits = likely != 0 && (slot ^ hash.0) & TAG == 0;
+        (slot as u32).checked_sub(1).filter(|_| fits)
     }
 
     /// The first connection under this hash that the caller accepts.
     #[inline]
     pub(super) fn find<T>(&self, hash: FlowHash, mut accept: impl FnMut(u32) -> Option<T>) -> Option<T> {
-        let (first, tag, second) = self.place(hash);
-        let bucket = self.buckets.line(first);
-        if let Some(found) = scan(bucket, tag, &mut accept) {
+        let bucket = self.buckets.line(hash.0 as usize & self.mask);
+        if let Some(found) = scan(bucket, hash.0, &mut accept) {
             return Some(found);
         }
         // Read after the slots: a key that left meanwhile was counted before.
-        if bucket[META].load(Acquire) & !LOCK == 0 {
+        if bucket[META].load(Acquire) & ABSENTS == 0 {
             return None;
         }
-        scan(self.buckets.line(second), tag, &mut accept)
+        let (_, _, second) = self.place(hash);
+        scan(self.buckets.line(second), hash.0, &mut accept)
     }
 
     /// Puts a connection under a hash; `false` if there is no place.
@@ -123,35 +176,39 @@ impl Index {
         if Locked::take(self.buckets.line(first)).put(slot) {
             return true;
         }
-        let (home, other) = self.lock_both(first, second);
+        let (mut home, mut other) = self.lock_both(first, second);
         if home.put(slot) {
             return true;
         }
         // Counted first, and taken back if it was in vain: a lookup may see the count too early, never too late.
-        home.bucket[META].fetch_add(1, Release);
+        if !home.count_absent() {
+            return false;
+        }
         if other.put(slot | GUEST) {
             return true;
         }
-        home.bucket[META].fetch_sub(1, Release);
+        home.uncount_absent();
         drop(other);
-        self.displace(first, &home) && home.put(slot)
+        self.displace(first, &mut home) && home.put(slot)
     }
 
     /// Makes room in a full bucket by moving one of its own keys to that key's second bucket.
-    fn displace(&self, first: usize, home: &Locked<'_>) -> bool {
-        for word in &home.bucket[..SLOTS] {
-            let slot = word.load(Relaxed);
+    fn displace(&self, first: usize, home: &mut Locked<'_>) -> bool {
+        for at in 0..SLOTS {
+            let slot = home.bucket[at].load(Relaxed);
             if slot & GUEST != 0 {
                 continue;
             }
             // A second lock in any order: only if it is free right now, so nobody waits in a circle.
-            let Some(other) = Locked::try_take(self.buckets.line(self.other(first, slot & TAG))) else { continue };
-            home.bucket[META].fetch_add(1, Release);
-            if other.put(slot | GUEST) {
-                word.store(0, Release);
-                return true;
+            let other = self.buckets.line(self.other(first, slot & TAG));
+            let Some(mut other) = Locked::try_take(other) else { continue };
+            if !home.count_absent() {
+                return false;
             }
-            home.bucket[META].fetch_sub(1, Release);
+            if other.put(slot | GUEST) {
+                return home.clear(slot);
+            }
+            home.uncount_absent();
         }
         false
     }
@@ -163,13 +220,13 @@ impl Index {
         if Locked::take(self.buckets.line(first)).clear(slot) {
             return true;
         }
-        let (home, other) = self.lock_both(first, second);
+        let (mut home, mut other) = self.lock_both(first, second);
         if home.clear(slot) {
             return true;
         }
         let removed = other.clear(slot | GUEST);
         if removed {
-            home.bucket[META].fetch_sub(1, Release);
+            home.uncount_absent();
         }
         removed
     }
@@ -193,16 +250,31 @@ impl Index {
     }
 }
 
+/// The slots whose bytes in a bucket's own word may be that of this hash: the highest bit of each such byte. The lowest
+/// one always is; above it there may be a wrong one.
+#[inline(always)]
+fn likely(meta: u64, hash: u64) -> u64 {
+    let differs = (meta ^ ((hash >> BYTE_SHIFT) * BYTES)) & (ABSENT - 1);
+    differs.wrapping_sub(BYTES) & !differs & BYTES << 7
+}
+
+/// The first of these slots; without one, the bucket's own word.
+#[inline(always)]
+fn first_of(likely: u64) -> usize {
+    (likely.trailing_zeros() as usize / 8) & (WORDS - 1)
+}
+
 #[inline]
-fn scan<T>(bucket: &[AtomicU64; WORDS], tag: u64, accept: &mut impl FnMut(u32) -> Option<T>) -> Option<T> {
-    for word in &bucket[..SLOTS] {
-        let slot = word.load(Acquire);
-        if slot & TAG == tag
-            && slot != 0
-            && let Some(found) = accept((slot & ID) as u32 - 1)
+fn scan<T>(bucket: &Line, hash: u64, accept: &mut impl FnMut(u32) -> Option<T>) -> Option<T> {
+    let mut likely = likely(bucket[META].load(Acquire), hash);
+    while likely != 0 {
+        let slot = bucket[first_of(likely)].load(Acquire);
+        if (slot ^ hash) & TAG == 0
+            && let Some(found) = (slot as u32).checked_sub(1).and_then(&mut *accept)
         {
             return Some(found);
         }
+        likely &= likely - 1;
     }
     None
 }
@@ -246,10 +318,25 @@ mod tests {
         for (id, &hash) in (0..).zip(&crowd) {
             assert!(index.insert(hash, id));
         }
+        assert_eq!(index.guess(crowd[0]), Some(0), "the first of many with the same byte");
         for (id, &hash) in (0..12).zip(&crowd).rev() {
             assert_eq!(index.find(hash, |found| (found == id).then_some(())), Some(()));
             assert!(index.remove(hash, id));
         }
         assert!(index.buckets.line(5).iter().all(|word| word.load(Relaxed) == 0));
+    }
+
+    /// A guess is right for nearly every key, and never names a connection under a key that is not there.
+    #[test]
+    fn guesses_are_mostly_right() {
+        const KEYS: u32 = 1 << 14;
+        let index = Index::new(KEYS as usize);
+        assert_eq!(index.guess(hash(0)), None);
+        assert!((0..KEYS).all(|id| index.insert(hash(id.into()), id)));
+        let guessed = |n: u32| index.guess(hash(n.into()));
+        let right = (0..KEYS).filter(|&id| guessed(id) == Some(id)).count();
+        let wrong = (0..KEYS).filter(|&id| guessed(id).is_some_and(|guess| guess != id)).count();
+        assert!(right > KEYS as usize * 95 / 100 && wrong == 0, "{right} right, {wrong} wrong of {KEYS}");
+        assert!((KEYS..2 * KEYS).all(|other| guessed(other).is_none()));
     }
 }

@@ -1,7 +1,7 @@
-//! Templates and their children: what keeps a template alive, and what a connection knows of its packets.
+//! Templates and their children: what keeps a template alive.
 //!
 //! One word of an entry says it. Of a template it holds the generation and the number of children, of a connection its
-//! parent and its first packets. Making a child and ending the template may happen at the same time on two workers; both
+//! parent. Making a child and ending the template may happen at the same time on two workers; both
 //! are one compare-and-swap of this word, which fails if the entry was given to another one meanwhile.
 //!
 //! Invariant: a template that has children is not ended, so a parent's number is good for as long as the child lives.
@@ -18,10 +18,8 @@ use super::table::{ConnId, IPV6};
 const TEMPLATE: u64 = 1 << 63;
 /// In the place of the number of children: the template is about to end.
 const SEALED: u64 = 0xffff_ffff;
-/// The half of the word that counts children or packets.
+/// The half of a template's word that counts children.
 const COUNT: u64 = 0xffff_ffff;
-/// Packets of a connection are counted up to here; nobody asks for more.
-const PACKETS_MAX: u64 = 15;
 /// The state of a template one of whose children was seen to be established.
 const ASSURED: u8 = 1;
 
@@ -71,21 +69,6 @@ impl Conn<'_> {
             change(word & COUNT).filter(|_| is_ours).map(|children| ours | children)
         });
         changed.is_ok()
-    }
-
-    /// A packet came from the client. Counts the first few; that one is missed in a race does not matter.
-    #[inline]
-    pub fn count_packet(&self) {
-        let word = self.tail(tail::LINK);
-        let before = word.load(Relaxed);
-        if before & TEMPLATE == 0 && before & COUNT < PACKETS_MAX {
-            let _ = word.compare_exchange(before, before + 1, Relaxed, Relaxed);
-        }
-    }
-
-    /// Packets from the client, as far as they were counted.
-    pub fn packets(&self) -> u32 {
-        if self.is_template() { 0 } else { self.tail(tail::LINK).load(Relaxed) as u32 }
     }
 
     /// The template leads nowhere any more: it is not found again, and ends with its timer and its last child.

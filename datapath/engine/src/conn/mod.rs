@@ -5,6 +5,7 @@ mod entry;
 pub mod fragment;
 mod index;
 mod kinship;
+mod quick;
 pub mod sctp;
 mod slab;
 pub mod state;
@@ -16,6 +17,7 @@ mod timer;
 
 pub use entry::{Conn, Flags, Status};
 pub use fragment::{Fragments, Owner, PacketKey};
+pub(crate) use quick::Quick;
 pub use sweep::Sweep;
 pub use table::{ConnId, Full, NewConn, Table};
 pub use timeouts::{Class, Slot, Timeouts};

@@ -9,6 +9,7 @@ use crate::flow::Family;
 use crate::lines::Lines;
 
 use super::entry::Conn;
+use super::quick::Quick;
 use super::table::{ConnId, IPV6};
 
 #[derive(Debug)]
@@ -37,6 +38,18 @@ impl Slab {
             1 => Conn::load(id, self.lines.line(index as usize)),
             _ => Conn::load(id, self.lines.pair(index as usize * 2)),
         }
+    }
+
+    /// Starts to bring an IPv4 entry into the cache.
+    #[inline(always)]
+    pub(super) fn touch(&self, index: u32) {
+        self.lines.prefetch(index as usize);
+    }
+
+    /// An IPv4 entry, quickly.
+    #[inline(always)]
+    pub(super) fn quick(&self, index: u32) -> Quick<'_> {
+        Quick::load(self.lines.line(index as usize))
     }
 
     pub(super) fn take(&self) -> Option<Conn<'_>> {

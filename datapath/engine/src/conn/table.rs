@@ -13,11 +13,13 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use crate::flow::{Endpoint, Family, Flow, FlowHash, HashKey};
 use crate::real::{Method, Path, RealId};
 use crate::time::Now;
+use crate::wire::Glance;
 
 use super::Side;
 use super::calls::Calls;
 use super::entry::{Conn, Flags, Status};
 use super::index::Index;
+use super::quick::Quick;
 use super::slab::Slab;
 
 /// Number of a connection: bit 31 tells IPv6 from IPv4.
@@ -129,9 +131,9 @@ impl Table {
     }
 
     /// Starts to bring the bucket of a hash into the cache.
-    #[inline]
-    pub fn touch(&self, hash: FlowHash) -> u64 {
-        self.index.touch(hash)
+    #[inline(always)]
+    pub fn touch(&self, hash: FlowHash) {
+        self.index.touch(hash);
     }
 
     #[inline]
@@ -151,6 +153,26 @@ impl Table {
             let conn = self.entry(ConnId(id));
             (conn.family() == flow.family()).then(|| conn.side_of(flow)).flatten().map(|side| (conn, side))
         })
+    }
+
+    /// What is probably the IPv4 connection of a hash, with its line on the way into the cache.
+    #[inline(always)]
+    pub(crate) fn guess(&self, hash: FlowHash) -> Option<ConnId> {
+        let id = self.index.guess(hash).filter(|id| id & IPV6 == 0)?;
+        self.v4.touch(id);
+        Some(ConnId(id))
+    }
+
+    /// The IPv4 entry of a [guess](Table::guess).
+    #[inline(always)]
+    pub(crate) fn quick(&self, id: ConnId) -> Quick<'_> {
+        self.v4.quick(id.0)
+    }
+
+    /// The hash of an IPv4 packet by [its words](crate::wire::Glance).
+    #[inline(always)]
+    pub(crate) fn hash_of(&self, glance: &Glance) -> FlowHash {
+        self.key.hash4(glance.addresses, glance.ports >> 32 << 16 | glance.ports >> 8 & 0xff)
     }
 
     /// The template under a key: client network and port 0, to VIP (or mark) and port. One that expired is found, too.

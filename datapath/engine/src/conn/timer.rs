@@ -1,35 +1,71 @@
-//! The timer of a connection: when its last packet came by, and how long it lives without another.
+//! The timer of a connection: when its last packet came by, how long it lives without another, and how many its client
+//! has sent, as far as anybody asks.
 //!
-//! Both stand in one word, so no reader sees one without the other. Invariant: written at most once a second for a
-//! connection that talks (its line stays shared between caches). Not here: how long the timeouts are
-//! ([`super::timeouts`]), and who ends what has expired ([`super::table`]).
+//! All stand in one word, so no reader sees one without the others, and one plain store sets them. Invariant: written at
+//! most once a second for a connection that talks (its line stays shared between caches), after its first packets. Two
+//! workers that write at once lose a packet's count, or a moment; nothing else is in the word. Not here: how long the
+//! timeouts are ([`super::timeouts`]), and who ends what has expired ([`super::table`]).
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::time::Now;
 
 use super::entry::{Conn, tail};
 
-/// Bits of the time word that hold the timeout in seconds.
-const TIMEOUT_BITS: u32 = 24;
+/// Bits of the time word that hold the timeout in seconds: 48 days.
+const TIMEOUT_BITS: u32 = 22;
 const TIMEOUT_MASK: u64 = (1 << TIMEOUT_BITS) - 1;
+/// Above them a count of packets, which ends at its largest value.
+const PACKETS_BITS: u32 = 4;
+const PACKET: u64 = 1 << TIMEOUT_BITS;
+const PACKETS: u64 = ((1 << PACKETS_BITS) - 1) << TIMEOUT_BITS;
+/// Above them the milliseconds of the last packet: eight years.
+const MILLIS_SHIFT: u32 = TIMEOUT_BITS + PACKETS_BITS;
+
+/// Milliseconds until a timer with this word expires; 0 if it has.
+#[inline(always)]
+pub(super) fn left(word: u64, now: Now) -> u64 {
+    let end = (word >> MILLIS_SHIFT) + (word & TIMEOUT_MASK) * 1000;
+    end.saturating_sub(now.millis())
+}
+
+/// Starts a timer again, and counts the packet if its client has sent it. Writes at most once a second, or sixteen times in
+/// a shorter timeout, and for the first packets.
+#[inline(always)]
+pub(super) fn restart(word: &AtomicU64, now: Now, timeout_s: u32, from_client: bool) {
+    let old = word.load(Relaxed);
+    let timeout = u64::from(timeout_s).min(TIMEOUT_MASK);
+    let elapsed = now.millis().saturating_sub(old >> MILLIS_SHIFT);
+    let counts = from_client && old & PACKETS != PACKETS;
+    let is_stale = old & TIMEOUT_MASK != timeout || elapsed >= 1000 || elapsed * 16 >= timeout * 1000;
+    if counts || is_stale {
+        let packets = (old & PACKETS) + if counts { PACKET } else { 0 };
+        word.store(now.millis() << MILLIS_SHIFT | packets | timeout, Relaxed);
+    }
+}
+
 impl Conn<'_> {
-    /// Starts the timer of an entry that is being made.
+    /// Starts the timer of an entry that is being made; no packet is counted yet.
     pub(super) fn set_timer(&self, now: Now, timeout_s: u32) {
-        self.tail(tail::TIME).store(now.millis() << TIMEOUT_BITS | u64::from(timeout_s).min(TIMEOUT_MASK), Relaxed);
+        self.tail(tail::TIME).store(now.millis() << MILLIS_SHIFT | u64::from(timeout_s).min(TIMEOUT_MASK), Relaxed);
     }
 
     /// A packet came by: the timer starts again, with this timeout. Writes at most once a second, or sixteen times in
     /// a shorter timeout.
     #[inline]
     pub fn touch(&self, now: Now, timeout_s: u32) {
-        let word = self.tail(tail::TIME);
-        let old = word.load(Relaxed);
-        let timeout = u64::from(timeout_s).min(TIMEOUT_MASK);
-        let grain = 1000.min(timeout * 1000 / 16);
-        if old & TIMEOUT_MASK != timeout || now.millis().saturating_sub(old >> TIMEOUT_BITS) >= grain {
-            word.store(now.millis() << TIMEOUT_BITS | timeout, Relaxed);
-        }
+        restart(self.tail(tail::TIME), now, timeout_s, false);
+    }
+
+    /// The same for a packet from the client, which is counted.
+    #[inline]
+    pub fn touch_by_client(&self, now: Now, timeout_s: u32) {
+        restart(self.tail(tail::TIME), now, timeout_s, true);
+    }
+
+    /// Packets from the client, as far as they were counted: up to 15; nobody asks for more.
+    pub fn packets(&self) -> u32 {
+        ((self.tail(tail::TIME).load(Relaxed) & PACKETS) >> TIMEOUT_BITS) as u32
     }
 
     /// The timer starts again, with the timeout that it has.
@@ -40,13 +76,11 @@ impl Conn<'_> {
     /// Milliseconds until it expires; 0 if it has.
     #[inline]
     pub fn expires_in(&self, now: Now) -> u64 {
-        let word = self.tail(tail::TIME).load(Relaxed);
-        let end = (word >> TIMEOUT_BITS) + (word & TIMEOUT_MASK) * 1000;
-        end.saturating_sub(now.millis())
+        left(self.tail(tail::TIME).load(Relaxed), now)
     }
 
     /// When the last packet came by, to the second.
     pub fn last_seen(&self) -> Now {
-        Now::from_millis(self.tail(tail::TIME).load(Relaxed) >> TIMEOUT_BITS)
+        Now::from_millis(self.tail(tail::TIME).load(Relaxed) >> MILLIS_SHIFT)
     }
 }

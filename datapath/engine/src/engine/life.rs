@@ -3,7 +3,7 @@
 //! Invariant: counts of the real server follow the connection's flags, by whoever wins the change of the flags.
 
 use super::{Engine, Shared};
-use crate::conn::{Class, Conn, Flags, Side, Status, state, tcp};
+use crate::conn::{Class, Conn, Flags, Side, Slot, Status, state, tcp};
 use crate::drop::DropReason;
 use crate::flow::Protocol;
 use crate::time::Now;
@@ -51,11 +51,8 @@ impl Engine {
     /// Runs the protocol's state machine and starts the timer again. Most packets move nothing but the timer.
     #[inline]
     pub(super) fn track(&self, conn: &mut Conn<'_>, side: Side, headers: &Headers, now: Now) {
-        if side != Side::Out {
-            conn.count_packet();
-        }
         match state::stays(headers, side, conn.status().state) {
-            Some(slot) => conn.touch(now, self.shared.timeouts.get(Class::from_bits(conn.class()), slot)),
+            Some(slot) => self.restart(conn, side, slot, now),
             None => self.move_on(conn, side, headers, now),
         }
     }
@@ -81,8 +78,14 @@ impl Engine {
         if state::assures(protocol, side, before.state, after.state) {
             self.shared.assure_parent(conn);
         }
-        let class = Class::from_bits(conn.class());
-        conn.touch(now, self.shared.timeouts.get(class, state::slot(protocol, after.state)));
+        self.restart(conn, side, state::slot(protocol, after.state), now);
+    }
+
+    /// Starts the timer again, and counts the client's packets.
+    #[inline]
+    fn restart(&self, conn: &Conn<'_>, side: Side, slot: Slot, now: Now) {
+        let timeout_s = self.shared.timeouts.get(Class::from_bits(conn.class()), slot);
+        if side == Side::Out { conn.touch(now, timeout_s) } else { conn.touch_by_client(now, timeout_s) }
     }
 
     /// Under pressure, one of so many packets that would open a connection is dropped (`drop_packet`).

@@ -6,6 +6,7 @@
 pub mod checksum;
 pub mod crc32c;
 pub mod cut;
+pub mod express;
 mod gre;
 mod gue;
 pub mod icmp;

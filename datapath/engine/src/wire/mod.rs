@@ -1,11 +1,13 @@
 //! Bytes and what they mean: parsing, views, checksums. Nothing here knows of services or connections.
 
 pub mod checksum;
+pub mod glance;
 pub mod headers;
 pub mod packet;
 pub mod sctp;
 pub mod sip;
 
+pub use glance::Glance;
 pub use headers::{Fragment, Headers, Tags, TcpFlags};
 pub use packet::Packet;
 pub use sctp::{SctpChunks, SctpEvent};

@@ -48,6 +48,12 @@ impl<'a> Packet<'a> {
         &mut self.chunk[self.start..self.end]
     }
 
+    /// The first bytes, to be changed; `None` if the packet has fewer.
+    #[inline(always)]
+    pub fn head_mut<const N: usize>(&mut self) -> Option<&mut [u8; N]> {
+        self.chunk[..self.end].get_mut(self.start..)?.first_chunk_mut()
+    }
+
     /// Moves the head of the packet so that what stood at offset `keep` stands at offset `room`, and gives the new
     /// `room` bytes before it to be written (they hold what was there). `None` if the chunk has no such room.
     #[inline]

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use xvs_engine::counters::Counters;
 use xvs_engine::drop::DropReason;
-use xvs_engine::engine::{Engine, Shared, Sizes, Verdict};
+use xvs_engine::engine::{Engine, Ready, Shared, Sizes, Tally, Verdict};
 use xvs_engine::flow::{Address, Family, HashKey, Protocol};
 use xvs_engine::hop::{HopId, Interface, InterfaceId, Port, Tagging};
 use xvs_engine::real::{Generation, Method, Path, RealId, Settings};
@@ -181,8 +181,29 @@ impl Site {
         self.forward_by(&self.engine, frame)
     }
 
-    /// The same by another worker's engine.
+    /// The same by another worker's engine: as a worker does it, through the express lane if that takes it.
     pub fn forward_by(&self, engine: &Engine, frame: &[u8]) -> (Verdict, Vec<u8>) {
+        self.express_by(engine, frame).unwrap_or_else(|| self.forward_long(engine, frame))
+    }
+
+    /// Through the express lane; `None` if that leaves the packet alone.
+    pub fn express_by(&self, engine: &Engine, frame: &[u8]) -> Option<(Verdict, Vec<u8>)> {
+        let mut candidate = engine.glance(frame)?;
+        engine.guess(&mut candidate);
+        let (mut chunk, mut tally) = (vec![0; 4096], Tally::default());
+        chunk[HEADROOM..HEADROOM + frame.len()].copy_from_slice(frame);
+        let place = (HEADROOM, HEADROOM + frame.len());
+        let ready = engine.express(&mut chunk, place, &candidate, self.now, &mut tally);
+        engine.settle_tally(tally);
+        let Some(Ready { port, start, len }) = ready else {
+            assert_eq!(&chunk[place.0..place.1], frame, "a packet that is left alone is as it was");
+            return None;
+        };
+        Some((Verdict::Transmit(port), chunk[start..start + len].to_vec()))
+    }
+
+    /// The long way.
+    pub fn forward_long(&self, engine: &Engine, frame: &[u8]) -> (Verdict, Vec<u8>) {
         let mut chunk = vec![0; 4096];
         chunk[HEADROOM..HEADROOM + frame.len()].copy_from_slice(frame);
         let inspected = match engine.inspect(frame) {
