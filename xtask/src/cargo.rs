@@ -51,9 +51,9 @@ pub(crate) fn judge(which: &str, directory: Option<&Path>, own: &str) -> Result<
     run(&["run", "--quiet", "--package", "xvs", "--example", "judge", "--", which, directory])
 }
 
-/// Runs the engine's benchmarks.
-pub(crate) fn bench(filter: Option<&str>) -> Result<()> {
-    let mut words = vec!["bench", "--package", "xvs-engine"];
+/// Runs one of the engine's bench programs.
+pub(crate) fn bench(program: &str, filter: Option<&str>) -> Result<()> {
+    let mut words = vec!["bench", "--package", "xvs-engine", "--bench", program];
     words.extend(filter.iter().flat_map(|filter| ["--", filter]));
     run(&words)
 }

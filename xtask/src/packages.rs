@@ -46,6 +46,7 @@ pub(crate) const TEST: &[Package] = &[
     package("dnsmasq-base", "a real UDP service"),
     package("traceroute", "a look at the way from the client's side"),
     package("tcpdump", "a look at the wire when a test fails"),
+    package("valgrind", "counts the engine's instructions"),
 ];
 
 /// All that this machine needs.

@@ -1,8 +1,9 @@
-//! What the engine's tests share: packets built by etherparse ([`packet`]), and a director to send them through
-//! ([`site`]).
+//! What the engine's tests share: packets built by etherparse ([`packet`]), a director to send them through
+//! ([`site`]), and an allocator that counts ([`counting`]).
 //!
 //! Each test binary uses a part of it.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod counting;
 pub mod packet;
 pub mod site;
