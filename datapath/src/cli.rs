@@ -34,7 +34,7 @@ pub enum Command {
     /// Run the director.
     Run(Run),
     /// Tell how the director, its interfaces and workers are.
-    Status(Output),
+    Status(Status),
     /// Tell which packets were dropped, and why.
     Drops(Output),
     /// Print a file of IPVS as the kernel has it below /proc/net, for dashboards that read it.
@@ -182,6 +182,21 @@ impl Timeouts {
         let address = text.parse().map_err(|_| format!("{text} is no VIP:PORT, as in 192.0.2.10:80"))?;
         Ok(Some(ServiceId::Address { protocol: protocol(kind)?, address }))
     }
+}
+
+/// `xvs status`
+#[derive(Debug, Args)]
+pub struct Status {
+    /// Tell how the workers go about their work: batches, time of a breath, sleeps, rings; over the last second, or over
+    /// the seconds of --watch.
+    #[arg(long)]
+    pub workers: bool,
+    /// Tell it again every so many seconds, until interrupted.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub watch: Option<u64>,
+    /// Print JSON; with --watch, a line each time.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// A listing.

@@ -4,8 +4,8 @@
 //! people want: AF_XDP sockets, threads, the kernel's routes and neighbours, the configuration, the control socket.
 //!
 //! ```text
-//! control::protocol < config < kernel, xsk < control < rehearsal < replay, run, plugin, simulate < render, ipvsadm, cli
-//!     < main
+//! control::protocol < config < kernel, xsk < control < rehearsal < replay, run, plugin, simulate, workers
+//!     < render, ipvsadm, cli < main
 //! ```
 
 pub mod cli;
@@ -19,4 +19,5 @@ pub mod render;
 pub mod replay;
 pub mod run;
 pub mod simulate;
+pub mod workers;
 pub mod xsk;

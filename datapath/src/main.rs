@@ -3,19 +3,21 @@
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
-use xvs::cli::{Cli, Command, Log, Mark, Sysctl, Timeouts};
+use xvs::cli::{Cli, Command, Log, Mark, Status, Sysctl, Timeouts};
 use xvs::config::Desired;
 use xvs::control::book::check_room;
 use xvs::control::client::{self, Client, ClientError};
-use xvs::control::protocol::{Action, Answer, Standing};
+use xvs::control::protocol::{Action, Answer, PaceView, Standing};
 use xvs::control::wanted;
 use xvs::ipvsadm::proc::File;
 use xvs::plugin::{self, Plugin, PluginError};
+use xvs::workers::Report;
 use xvs::{render, replay, run, simulate};
 use xvs_engine::sched::Builtin;
 
@@ -89,10 +91,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             };
             run::run(&options).map_err(failure)
         }
-        Command::Status(output) => ask(control, Action::Status, output.json, |answer| match answer {
-            Answer::Status(status) => Some(render::status(status)),
-            _ => None,
-        }),
+        Command::Status(options) => status(control, &options),
         Command::Drops(output) => ask(control, Action::Drops, output.json, |answer| match answer {
             Answer::Drops(drops) => Some(render::drops(drops)),
             _ => None,
@@ -228,6 +227,50 @@ fn timeouts(control: Option<PathBuf>, options: Timeouts) -> Result<(), Failure> 
     })
 }
 
+/// `xvs status`, once or again and again.
+fn status(control: Option<PathBuf>, options: &Status) -> Result<(), Failure> {
+    let pause = Duration::from_secs(options.watch.unwrap_or(1));
+    let mut earlier = if options.workers { Some(pace(control.clone())?) } else { None };
+    loop {
+        let (text, value) = match &earlier {
+            None => {
+                let answer = call(control.clone(), Action::Status)?;
+                let Answer::Status(status) = &answer else { return Err(strange()) };
+                (render::status(status), serde_json::to_value(&answer))
+            }
+            Some(before) => {
+                std::thread::sleep(pause);
+                let now = pace(control.clone())?;
+                let report = Report::between(before, now.clone());
+                earlier = Some(now);
+                let Some(report) = report else {
+                    note(["another director answers now; it is watched from here on".to_owned()]);
+                    continue;
+                };
+                (render::workers::report(&report), serde_json::to_value(&report))
+            }
+        };
+        let value = value.map_err(|error| no_json(&error))?;
+        let Some(_) = options.watch else {
+            return if options.json { print_json(&value) } else { print(&text) };
+        };
+        // Somebody may read line by line; an empty line stands between two texts.
+        if !write(&if options.json { format!("{value}\n") } else { format!("{text}\n") })? {
+            return Ok(());
+        }
+        if !options.workers {
+            std::thread::sleep(pause);
+        }
+    }
+}
+
+fn pace(control: Option<PathBuf>) -> Result<PaceView, Failure> {
+    match call(control, Action::Workers)? {
+        Answer::Workers(view) => Ok(view),
+        _ => Err(strange()),
+    }
+}
+
 /// Says something on the side that is no failure.
 fn note(lines: impl IntoIterator<Item = String>) {
     for line in lines {
@@ -309,24 +352,36 @@ fn show(answer: &Answer, json: bool, text: impl Fn(&Answer) -> Option<String>) -
     }
     match text(answer) {
         Some(text) => print(&text),
-        None => Err(Failure { message: "the director answered something else than was asked".into(), code: REFUSED }),
+        None => Err(strange()),
     }
 }
 
+fn strange() -> Failure {
+    Failure { message: "the director answered something else than was asked".into(), code: REFUSED }
+}
+
+fn no_json(error: &serde_json::Error) -> Failure {
+    Failure { message: format!("can not write JSON: {error}"), code: REFUSED }
+}
+
 fn print_json(value: &impl Serialize) -> Result<(), Failure> {
-    let text = serde_json::to_string_pretty(value)
-        .map_err(|error| Failure { message: format!("can not write JSON: {error}"), code: REFUSED })?;
+    let text = serde_json::to_string_pretty(value).map_err(|error| no_json(&error))?;
     print(&format!("{text}\n"))
 }
 
 fn print(text: &str) -> Result<(), Failure> {
+    write(text).map(|_| ())
+}
+
+/// Writes to whoever reads; tells if somebody does.
+fn write(text: &str) -> Result<bool, Failure> {
     let mut stdout = std::io::stdout().lock();
     let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
     if written.as_ref().is_err_and(|error| error.kind() == ErrorKind::BrokenPipe) {
         // Whoever read it has read enough (`| head`).
-        return Ok(());
+        return Ok(false);
     }
-    written.map_err(|error| Failure { message: format!("can not write: {error}"), code: REFUSED })
+    written.map(|()| true).map_err(|error| Failure { message: format!("can not write: {error}"), code: REFUSED })
 }
 
 fn start_log(form: Log) {

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 pub mod schedulers;
+pub mod workers;
 
 use crate::config::rules;
 use crate::control::protocol::{Counter, Drop, MarkView, SettingState, Standing, Status, TimeoutSet};

@@ -17,7 +17,7 @@ use crossbeam_channel::{Sender, bounded, unbounded};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use xvs_engine::conn::Table;
-use xvs_engine::counters::{Count, Counters};
+use xvs_engine::counters::Counters;
 use xvs_engine::engine::{Engine, Shared, Sizes};
 use xvs_engine::flow::HashKey;
 use xvs_engine::real::Generation;
@@ -34,7 +34,7 @@ use crate::control::client;
 use crate::control::controller::{Controller, Inlets, Signal};
 use crate::control::datapath::Datapath;
 use crate::control::network::Network;
-use crate::control::report::{Facts, WorkerFacts};
+use crate::control::report::{Facts, Sizing, WorkerFacts};
 use crate::control::socket;
 use crate::control::workers::{Handle, Public};
 use crate::control::workshop::Machine;
@@ -281,12 +281,14 @@ impl Starting<'_> {
                 "queue bound"
             );
         }
-        let facts = WorkerFacts { cpu, huge_pages: rings.has_huge_pages(), sockets: monitors };
+        let FrameSettings { batch, rx_ring, tx_ring, .. } = *desired.frames();
+        let sizes = Sizing { batch, rx_ring, tx_ring };
+        let facts = WorkerFacts { cpu, huge_pages: rings.has_huge_pages(), sockets: monitors, sizes };
         let counters = Arc::new(Counters::new(REALS_MAX));
         let snapshot = Arc::new(Snapshot::default());
         let engine = Engine::new((*shared).clone(), snapshot, counters.clone(), queue, *workers);
         let worker = Worker::new(engine, rings, desired.frames().batch as usize);
-        let public = Arc::new(Public { counters, ledger: std::array::from_fn(|_| Count::default()) });
+        let public = Arc::new(Public::new(counters));
         let wanted = (*wanted).clone();
         let host = host.clone();
         // A plugin's first fault costs the thread that meets it much less then.

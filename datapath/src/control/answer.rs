@@ -34,7 +34,7 @@ fn carry_out(scene: &mut Scene<'_>, action: Action) -> Result<Answer, Refusal> {
         Action::Scheduler(action) => Ok(scene.scheduler(action)?.map_or(Answer::Done, Answer::Scheduler)),
         Action::Marks => Ok(Answer::Marks(scene.book.mark_views())),
         Action::Timeouts => Ok(Answer::Timeouts(timeouts::get(scene.shared))),
-        Action::Status | Action::Drops | Action::Explain { .. } | Action::Apply { .. } => {
+        Action::Status | Action::Workers | Action::Drops | Action::Explain { .. } | Action::Apply { .. } => {
             Err(Refusal::new(RefusalKind::Unsupported, "only a running director can tell or do that"))
         }
         change => scene.change(change).map(|()| Answer::Done),

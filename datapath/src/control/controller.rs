@@ -244,6 +244,7 @@ impl Controller {
                 let alarms = self.book.alarms(workers::now().millis());
                 Ok(Answer::Status(Box::new(self.report.status(&self.shared, &self.datapath, alarms))))
             }
+            Action::Workers => Ok(Answer::Workers(self.report.pace(&self.datapath.handles))),
             Action::Drops => Ok(Answer::Drops(report::drops(&self.datapath.handles))),
             Action::Explain { protocol, client, virtual_address } => {
                 self.explain(protocol, client, virtual_address).map(Answer::Text)

@@ -9,9 +9,9 @@
 //! workshop    plugins from their files              registry    their names and versions
 //! beside      a service's plugin                    watch       a directory of plugins
 //! wanted      the plugins that a configuration wants
-//! workers     mail to the workers, and their health
+//! workers     mail to the workers, and their health   pace, histogram   how they go about their work
 //! network     ways and next hops, from the kernel   vips        addresses of our own
-//! datapath    workers, XDP program, network         report      what is told of them
+//! datapath    workers, XDP program, network         report, thread   what is told of them
 //! answer      requests that need no network         errands     requests that need a file of a plugin first
 //! controller  all of it together
 //! ```
@@ -20,8 +20,8 @@
 //!
 //! ```text
 //! protocol < client, socket < timeouts, estimate, sysctl, workshop < registry, beside, watch
-//!     < wanted < book < change, workers < network
-//!     < vips, datapath < report < answer < errands < controller
+//!     < wanted < book < histogram < pace < change, workers < network
+//!     < vips, datapath < thread < report < answer < errands < controller
 //! ```
 
 pub mod answer;
@@ -35,14 +35,17 @@ pub mod datapath;
 pub mod entry;
 mod errands;
 pub mod estimate;
+pub mod histogram;
 mod keys;
 pub mod network;
+pub mod pace;
 pub mod protocol;
 pub mod registry;
 pub mod report;
 pub mod socket;
 pub mod sysctl;
 mod tally;
+mod thread;
 pub mod timeouts;
 mod totals;
 mod trash;

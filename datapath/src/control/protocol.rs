@@ -8,6 +8,7 @@
 
 mod marks;
 mod mask;
+mod pace;
 mod rules;
 pub mod schedulers;
 mod tags;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 pub use marks::*;
 pub use mask::Mask;
+pub use pace::*;
 pub use rules::*;
 pub use schedulers::{Grants, Options, SchedulerAction, SchedulerAnswer};
 pub use tags::Tags;
@@ -135,6 +137,8 @@ pub enum Action {
     Scheduler(SchedulerAction),
     /// `xvs status`. Answered by [`Answer::Status`].
     Status,
+    /// `xvs status --workers`. Answered by [`Answer::Workers`].
+    Workers,
     /// `xvs drops`. Answered by [`Answer::Drops`].
     Drops,
     /// `xvs explain`. Answered by [`Answer::Text`].
@@ -180,6 +184,8 @@ pub enum Answer {
     Scheduler(SchedulerAnswer),
     /// The state of the director.
     Status(Box<Status>),
+    /// The pace of the workers.
+    Workers(PaceView),
     /// Drops by reason.
     Drops(Vec<Drop>),
     /// Sentences for a person.

@@ -12,7 +12,12 @@ use xvs_engine::time::Now;
 use crate::xsk::Monitor;
 
 use super::datapath::Datapath;
-use super::protocol::{Connection, Counter, Drop, InterfaceStatus, Ledger, QueueStatus, Status, WorkerStatus};
+use super::pace::Tick;
+use super::protocol::{
+    Connection, Counter, Drop, InterfaceStatus, Ledger, PaceCounts, PaceView, QueueStatus, Status, WorkerPace,
+    WorkerStatus,
+};
+use super::thread;
 use super::workers::{Handle, Health};
 
 /// What does not change while the director runs.
@@ -46,6 +51,19 @@ pub struct WorkerFacts {
     pub huge_pages: bool,
     /// Its sockets, in the order of the interfaces.
     pub sockets: Vec<Monitor>,
+    /// What its batches and rings hold.
+    pub sizes: Sizing,
+}
+
+/// What a worker's batches and rings hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizing {
+    /// Packets that a breath takes at most.
+    pub batch: u32,
+    /// Slots of a receive ring.
+    pub rx_ring: u32,
+    /// Slots of a transmit ring.
+    pub tx_ring: u32,
 }
 
 impl Facts {
@@ -73,6 +91,16 @@ impl Facts {
             xdp: xdp.iter().map(|xdp| counter(xdp.name, xdp.packets, xdp.help)).collect(),
             engine,
             alarms,
+        }
+    }
+
+    /// The pace of the workers now. It asks no worker either.
+    pub fn pace(&self, handles: &[Handle]) -> PaceView {
+        let workers = (0..).zip(&self.workers).zip(handles);
+        PaceView {
+            pid: std::process::id(),
+            at_ns: Tick::now().nanos(),
+            workers: workers.map(|((at, facts), handle)| pace(at, facts, handle)).collect(),
         }
     }
 
@@ -125,6 +153,47 @@ fn worker(at: u32, facts: &WorkerFacts, handle: &Handle) -> WorkerStatus {
         transmitted: counters.transmitted.get(),
         dropped: counters.dropped.get(),
     }
+}
+
+fn pace(at: u32, facts: &WorkerFacts, handle: &Handle) -> WorkerPace {
+    let (counters, pace) = (&handle.public.counters, &handle.public.pace);
+    let [woken_packets, woken_mail, woken_time] = pace.woken.each_ref().map(xvs_engine::counters::Count::get);
+    let counts = PaceCounts {
+        received: counters.received.get(),
+        transmitted: counters.transmitted.get(),
+        dropped: counters.dropped.get(),
+        breaths: counters.breaths.get(),
+        empty: counters.idle.get(),
+        busy_ns: pace.busy_ns.get(),
+        empty_ns: pace.empty_ns.get(),
+        asleep_ns: pace.asleep_ns.get(),
+        woken_packets,
+        woken_mail,
+        woken_time,
+        rx_ring_full: kernel_count(facts, "rx_ring_full"),
+        rx_fill_ring_empty: kernel_count(facts, "rx_fill_ring_empty"),
+    };
+    WorkerPace {
+        worker: at,
+        pinned: facts.cpu,
+        thread: thread::view(pace.thread.get()),
+        batch_max: facts.sizes.batch,
+        rx_ring: facts.sizes.rx_ring,
+        tx_ring: facts.sizes.tx_ring,
+        frames: handle.public.ledger[0].get(),
+        counts,
+        batch: pace.batch.spread(),
+        breath_ns: pace.breath_ns.spread(),
+        rx_waiting: pace.rx_waiting.spread(),
+        tx_outstanding: pace.tx_outstanding.spread(),
+        free: pace.free.spread(),
+    }
+}
+
+/// One of the kernel's counts of trouble, over the sockets of a worker.
+fn kernel_count(facts: &WorkerFacts, wanted: &str) -> u64 {
+    let counts = facts.sockets.iter().flat_map(|socket| socket.statistics().unwrap_or_default());
+    counts.filter(|(name, _, _)| *name == wanted).map(|(_, value, _)| value).sum()
 }
 
 fn engine_counters(handles: &[Handle]) -> Vec<Counter> {

@@ -12,7 +12,6 @@ use arrayvec::ArrayVec;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use nix::time::{ClockId, clock_gettime};
 
 use xvs_engine::counters::{Count, Counters};
 use xvs_engine::rings::Rings;
@@ -21,6 +20,8 @@ use xvs_engine::time::Now;
 use xvs_engine::worker::Worker;
 
 use crate::xsk::XskRings;
+
+use super::pace::{Pace, Span, Tick, Woken};
 
 /// Breaths without a packet before a worker goes to sleep.
 const IDLE_BREATHES: u32 = 8;
@@ -55,6 +56,15 @@ pub struct Public {
     pub counters: Arc<Counters>,
     /// The frame ledger: total, free, fill, lent, tx.
     pub ledger: [Count; 5],
+    /// How it goes about its work.
+    pub pace: Pace,
+}
+
+impl Public {
+    /// Of a worker with these counters, before its first breath.
+    pub fn new(counters: Arc<Counters>) -> Self {
+        Public { counters, ledger: Default::default(), pace: Pace::default() }
+    }
 }
 
 /// How a worker is, as far as can be told from outside.
@@ -110,6 +120,7 @@ impl Handle {
             if let Some(cpu) = cpu {
                 pin(cpu);
             }
+            life.public.pace.thread.set(nix::unistd::gettid().as_raw() as u64);
             prepare();
             // The receiver waits for it; if it is gone the worker is told to stop at once.
             let _ = started.send(());
@@ -210,10 +221,9 @@ fn pin(cpu: u32) {
     }
 }
 
-/// The time of a breath: monotonic, coarse, without a system call.
+/// The time, as the workers have it.
 pub fn now() -> Now {
-    let time = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).map(Duration::from).unwrap_or_default();
-    Now::from_millis(time.as_millis() as u64)
+    Tick::now().into()
 }
 
 /// The worker's own end.
@@ -229,6 +239,8 @@ impl Life {
     fn run(self, mut worker: Worker<XskRings>, wanted: &dyn Fn()) {
         let (mut idle, mut since_published): (u32, u32) = (0, 0);
         let mut deaf = 0;
+        // The end of a breath is the begin of the next one: one look at the clock for each.
+        let mut time = Tick::now();
         loop {
             while let Ok(mail) = self.inbox.try_recv() {
                 match mail {
@@ -242,7 +254,7 @@ impl Life {
                     }
                 }
             }
-            let received = worker.step(now());
+            let received = worker.step(time.into());
             if worker.engine.take_pending() {
                 wanted();
             }
@@ -253,8 +265,14 @@ impl Life {
                 self.publish(&worker);
                 since_published = 0;
             }
+            let took = Span { from: time, to: Tick::now() };
+            self.public.pace.breath(received, took, worker.rings.rx_waiting(), || worker.rings.ledger());
+            time = took.to;
             if idles {
-                self.sleep(&worker, &mut deaf);
+                let woken = self.sleep(&worker, &mut deaf);
+                let slept = Span { from: time, to: Tick::now() };
+                self.public.pace.slept(slept, woken);
+                time = slept.to;
             }
         }
     }
@@ -269,7 +287,7 @@ impl Life {
 
     /// Waits for packets or mail, for a moment. A socket whose device is gone would be ready for ever: such are noted
     /// in `deaf`, one bit a device, and not waited for again.
-    fn sleep(&self, worker: &Worker<XskRings>, deaf: &mut u64) {
+    fn sleep(&self, worker: &Worker<XskRings>, deaf: &mut u64) -> Woken {
         // Frames on their way need a breath soon: nobody wakes us when a ring has room again.
         let busy = worker.backlog() + worker.held() > 0 || worker.rings.ledger().tx > 0;
         let timeout = if busy { NAP } else { SLEEP };
@@ -287,14 +305,21 @@ impl Life {
         let _ = poll(&mut fds, PollTimeout::try_from(timeout).unwrap_or(PollTimeout::ZERO));
         let broken = PollFlags::POLLERR | PollFlags::POLLHUP | PollFlags::POLLNVAL;
         let (mail, sockets) = fds.split_at(1);
-        for (fd, at) in sockets.iter().zip(devices) {
-            if fd.revents().is_some_and(|events| events.intersects(broken)) {
-                *deaf |= 1 << at;
-            }
-        }
+        let mut woken = Woken::Time;
         if mail.iter().any(|fd| fd.any().unwrap_or(true)) {
             let _ = self.waker.read();
+            woken = Woken::Mail;
         }
+        for (fd, at) in sockets.iter().zip(devices) {
+            let events = fd.revents().unwrap_or(PollFlags::empty());
+            if events.intersects(broken) {
+                *deaf |= 1 << at;
+            }
+            if events.contains(PollFlags::POLLIN) {
+                woken = Woken::Packets;
+            }
+        }
+        woken
     }
 }
 
@@ -308,7 +333,7 @@ mod tests {
         let (outbox, returns) = unbounded();
         let waker = Arc::new(EventFd::from_flags(EfdFlags::EFD_NONBLOCK).expect("a descriptor"));
         let counters = Arc::new(Counters::new(1));
-        let public = Arc::new(Public { counters, ledger: std::array::from_fn(|_| Count::default()) });
+        let public = Arc::new(Public::new(counters));
         let thread = Some(std::thread::spawn(move || body(inbox, outbox)));
         let (owed, held_back, health, seen) = (0, None, Health::Well, (0, 0));
         Handle { mail, returns, waker, public, thread, owed, held_back, health, seen }

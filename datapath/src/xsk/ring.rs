@@ -131,6 +131,12 @@ impl<T: Copy> Ring<T> {
         available.min(wanted)
     }
 
+    /// Consumer side: how many slots were filled when the kernel's index was looked at last, less those taken since.
+    #[inline]
+    pub(super) fn known(&self) -> u32 {
+        self.theirs.wrapping_sub(self.own)
+    }
+
     /// Consumer side: reads the next slot. Only after [`available`](Ring::available) said that there is one.
     #[inline]
     pub(super) fn pop(&mut self) -> T {
