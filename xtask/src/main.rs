@@ -1,6 +1,6 @@
 //! `cargo xtask`: what people run. `demo` shows the product, `test` proves it, `traces` and `golden` compare it with
 //! recordings of IPVS, `plugins` builds the schedulers that are modules, `deps` names and installs what is missing,
-//! `bench` measures.
+//! `bench` measures, `profile` shows where the time goes, `soak` runs the product for minutes under load and change.
 //!
 //! Invariant: this program builds and runs on a machine that has only cargo, since it is what installs the rest. It ends
 //! with an exit code other than 0 whenever anything failed.
@@ -14,6 +14,8 @@ mod deps;
 mod packages;
 mod paint;
 mod plugins;
+mod profile;
+mod soak;
 mod summary;
 mod test;
 
@@ -24,7 +26,10 @@ use anyhow::Result;
 use clap::Parser;
 
 #[derive(Debug, Parser)]
-#[command(name = "cargo xtask", about = "What people run: demo, test, traces, golden, plugins, deps, bench")]
+#[command(
+    name = "cargo xtask",
+    about = "What people run: demo, test, traces, golden, plugins, deps, bench, profile, soak"
+)]
 enum Task {
     /// Shows the product at work: one client, one director, four real servers, on this machine.
     Demo {
@@ -77,6 +82,14 @@ enum Task {
         #[command(subcommand)]
         what: bench::Bench,
     },
+    /// Shows where the time goes, as a flame graph and a table: in a bench of the engine, or in a running director.
+    Profile(profile::Profile),
+    /// Runs the product under full load, churn and changes for minutes, and demands that nothing breaks or leaks (root).
+    Soak {
+        /// For so many minutes.
+        #[arg(long, default_value_t = 10.0)]
+        minutes: f64,
+    },
 }
 
 fn main() -> ExitCode {
@@ -101,5 +114,7 @@ fn run(task: Task) -> Result<()> {
         Task::Traces { directory } => cargo::judge("traces", directory.as_deref(), "datapath/tests/recordings"),
         Task::Golden { directory } => cargo::judge("golden", directory.as_deref(), "datapath/tests/golden"),
         Task::Bench { what } => bench::run(what),
+        Task::Profile(profile) => profile::run(&profile),
+        Task::Soak { minutes } => soak::run(minutes),
     }
 }
