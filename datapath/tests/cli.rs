@@ -92,6 +92,8 @@ fn every_failure_has_a_code_and_a_cure() {
         vec![
             ask(&["status"]),
             ask(&["status", "--json"]),
+            ask(&["status", "--workers"]),
+            ask(&["status", "--workers", "--json", "--watch", "2"]),
             ask(&["drops"]),
             ask(&["sysctl", "list"]),
             ask(&["sysctl", "set", "drop_entry=1"]),
@@ -141,6 +143,8 @@ fn every_failure_has_a_code_and_a_cure() {
             ask(&["dance"]),
             ask(&["stat"]),
             ask(&["status", "--colour"]),
+            ask(&["status", "--workers", "--watch", "0"]),
+            ask(&["status", "--watch", "soon"]),
             ask(&["check"]),
             ask(&["sysctl"]),
             ask(&["sysctl", "set", "drop_entry"]),

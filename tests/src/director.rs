@@ -234,6 +234,18 @@ impl Running {
         tool(&self.namespace, "xvs", words, &self.control)
     }
 
+    /// Runs `xvs` with these words, which do not end by themselves, for so long; gives what it printed.
+    pub fn for_seconds(&self, seconds: u32, words: &[&str]) -> Result<String> {
+        let (program, limit) = (binary("xvs")?, seconds.to_string());
+        let mut all: Vec<&OsStr> = ["timeout", &limit].map(OsStr::new).to_vec();
+        all.push(program.as_os_str());
+        all.extend(words.iter().map(|word| OsStr::new(*word)));
+        let finished = self.namespace.run_with(&all, &[(SOCKET_VARIABLE, self.control.as_os_str())])?;
+        // The code with which `timeout` says that it had to end the program.
+        ensure!(finished.code == Some(124), "{} ended by itself: {}", finished.line, finished.stderr);
+        Ok(finished.stdout)
+    }
+
     /// `xvs scheduler WORDS --json`: the director's answer, without its envelope; null if there is nothing to say.
     pub fn scheduler(&self, words: &[&str]) -> Result<Value> {
         let all: Vec<&str> = ["scheduler"].iter().chain(words).chain(&["--json"]).copied().collect();

@@ -119,7 +119,7 @@ fn build(bench: &str) -> Result<PathBuf> {
     ensure!(output.status.success(), "the bench `{bench}` could not be built");
     let text = String::from_utf8_lossy(&output.stdout);
     let messages = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let executable = messages.filter_map(|message| Some(message.get("executable")?.as_str()?.to_owned())).last();
+    let executable = messages.filter_map(|message| Some(message.get("executable")?.as_str()?.to_owned())).next_back();
     executable.map(PathBuf::from).context("cargo built no program")
 }
 

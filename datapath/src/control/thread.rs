@@ -36,7 +36,8 @@ mod tests {
     /// Guards the positions of the fields, with a name that looks like more of them.
     #[test]
     fn fields_are_found() {
-        let stat = "7 (a) 1 b) S 1 7 7 0 -1 64 1 0 0 0 250 31 0 0 20 0 9 0 500 1 1 1 1 1 1 1 1 0 0 0 0 0 0 17 3 0 0 0";
+        let stat =
+            "7 (a) 1 b) S 1 7 7 0 -1 64 1 0 0 0 250 31 0 0 20 0 9 0 500 1 1 1 1 1 1 1 1 0 0 0 0 0 0 0 17 3 0 0 0";
         let status = "Name:\tx\nvoluntary_ctxt_switches:\t90\nnonvoluntary_ctxt_switches:\t4\n";
         let expected = ThreadView { cpu: 3, user_ms: 2500, system_ms: 310, preempted: 4 };
         assert_eq!(parse(stat, status), Some(expected));

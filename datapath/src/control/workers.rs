@@ -31,6 +31,8 @@ const SLEEP: Duration = Duration::from_millis(50);
 const NAP: Duration = Duration::from_millis(1);
 /// Breaths between two publications of the ledger, in a busy worker.
 const PUBLISH_BREATHS: u32 = 1024;
+/// Of so many breaths with packets, one looks where the frames are.
+const LOOK_BREATHS: u32 = 8;
 /// How long the control side waits for a worker to take its mail, or to end.
 const MAIL_TIMEOUT: Duration = Duration::from_secs(5);
 /// File descriptors that a worker waits for at most, its mail's included.
@@ -237,7 +239,7 @@ struct Life {
 
 impl Life {
     fn run(self, mut worker: Worker<XskRings>, wanted: &dyn Fn()) {
-        let (mut idle, mut since_published): (u32, u32) = (0, 0);
+        let (mut idle, mut since_published, mut worked): (u32, u32, u32) = (0, 0, 0);
         let mut deaf = 0;
         // The end of a breath is the begin of the next one: one look at the clock for each.
         let mut time = Tick::now();
@@ -266,7 +268,9 @@ impl Life {
                 since_published = 0;
             }
             let took = Span { from: time, to: Tick::now() };
-            self.public.pace.breath(received, took, worker.rings.rx_waiting(), || worker.rings.ledger());
+            worked = worked.wrapping_add(u32::from(received > 0));
+            let ledger = worked.is_multiple_of(LOOK_BREATHS).then(|| worker.rings.ledger());
+            self.public.pace.breath(received, took, worker.rings.rx_waiting(), ledger);
             time = took.to;
             if idles {
                 let woken = self.sleep(&worker, &mut deaf);

@@ -41,9 +41,9 @@ pub struct WorkerPace {
     pub breath_ns: Spread,
     /// Packets in the fullest receive ring, when the worker looked at it.
     pub rx_waiting: Spread,
-    /// Frames with the kernel for transmission, after such a breath.
+    /// Frames with the kernel for transmission, after one of eight such breaths.
     pub tx_outstanding: Spread,
-    /// Frames in the pool, after such a breath.
+    /// Frames in the pool, after one of eight such breaths.
     pub free: Spread,
 }
 
