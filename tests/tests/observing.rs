@@ -20,7 +20,7 @@ fn number(value: &Value) -> f64 {
 /// of the time make a whole, batches make the packets, and who sleeps has no packets.
 #[test]
 fn the_pace_of_the_workers_is_told() -> Outcome {
-    story("shares of the time make a whole, batches make the packets, idle workers sleep, a hot queue is named", || {
+    story("shares of the time make a whole, batches make the packets, idle workers sleep", || {
         let lab = Plan::two_arm().servers(2).queues(2).build()?;
         let ds = lab.director().start(&lab.director().site())?;
         let service = Service::tcp(lab.vip(0).socket(Family::V4, 80)).all_servers(&lab, Family::V4, 80, Method::Nat);
@@ -58,6 +58,8 @@ fn the_pace_of_the_workers_is_told() -> Outcome {
             let full = number(&worker["breaths"]) - number(&worker["empty"]);
             ensure!((batches - full).abs() <= 2.0 && number(&worker["received"]) >= batches - 2.0, "{worker}");
         }
+        let whole = ds.for_seconds(3, &["status", "--watch", "1"])?;
+        ensure!(whole.lines().filter(|line| line.starts_with("xvs ")).count() >= 2, "it is told again:\n{whole}");
         for words in ["worker 0: CPU", "worker 1: CPU", "packets/s", "time of a breath", "of 64"] {
             ensure!(text.contains(words), "`{words}` in:\n{text}");
         }
