@@ -9,37 +9,20 @@
 //! rxvlan off`).
 
 use std::fs;
-use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
 
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkMessage};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 use super::channel::Channel;
 use super::decode::Message;
 use super::error::Error;
+use super::ethtool::{Command, Ethtool, Words};
 use super::link::Link;
 
-/// Flags in the answer to [`Command::Flags`].
+/// Flags in the answer to `Command::Flags`.
 const FLAG_TX_VLAN: u32 = 1 << 7;
 const FLAG_RX_VLAN: u32 = 1 << 8;
 const FLAG_LRO: u32 = 1 << 15;
-
-/// Bytes of the largest answer, `struct ethtool_drvinfo`, rounded up.
-const ANSWER_WORDS: usize = 64;
-
-/// The questions of `linux/ethtool.h` that are asked here. Each answer is at most 196 bytes long.
-#[derive(Debug, Clone, Copy)]
-#[repr(u32)]
-enum Command {
-    Driver = 0x03,
-    Rings = 0x10,
-    Tso = 0x1e,
-    Flags = 0x25,
-    Gro = 0x2b,
-    Channels = 0x3c,
-}
 
 /// Queues of an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -97,9 +80,8 @@ impl Facts {
     pub fn read(name: &str) -> Result<Facts, Error> {
         let doing = || format!("ask about the interface {name}");
         let link = find_link(name)?;
-        let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
-            .map_err(|error| Error::from_io(doing(), error.into()))?;
-        let answer = |command| match ethtool(&socket, name, command) {
+        let door = Ethtool::open().map_err(|error| Error::from_io(doing(), error))?;
+        let answer = |command| match door.ask(name, command) {
             Ok(words) => Ok(Some(words)),
             // The driver does not know the question. (EINVAL: some old drivers say it so.)
             Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EINVAL)) => Ok(None),
@@ -141,7 +123,7 @@ fn find_link(name: &str) -> Result<Link, Error> {
 }
 
 /// `struct ethtool_channels`: maxima of receive, transmit, other, combined; then what is in use.
-fn channels(words: &[u32; ANSWER_WORDS]) -> Channels {
+fn channels(words: &Words) -> Channels {
     Channels {
         receive: words[5],
         transmit: words[6],
@@ -152,12 +134,12 @@ fn channels(words: &[u32; ANSWER_WORDS]) -> Channels {
 }
 
 /// `struct ethtool_ringparam`: maxima of receive, mini, jumbo, transmit; then what is in use.
-fn rings(words: &[u32; ANSWER_WORDS]) -> Rings {
+fn rings(words: &Words) -> Rings {
     Rings { receive: words[5], transmit: words[8], receive_max: words[1], transmit_max: words[4] }
 }
 
 /// `struct ethtool_drvinfo`: the command, then 32 bytes of name.
-fn driver(words: &[u32; ANSWER_WORDS]) -> String {
+fn driver(words: &Words) -> String {
     let bytes = words[1..9].iter().flat_map(|word| word.to_ne_bytes()).take_while(|byte| *byte != 0);
     String::from_utf8_lossy(&bytes.collect::<Vec<u8>>()).into_owned()
 }
@@ -176,44 +158,15 @@ fn sysfs_queues(link: &Link) -> Option<u32> {
     u32::try_from(count).ok().filter(|count| *count > 0)
 }
 
-/// The argument of the ioctl, `struct ifreq` with its pointer in use.
-#[repr(C)]
-struct Request {
-    name: [u8; libc::IFNAMSIZ],
-    data: *mut u32,
-    // The kernel copies the whole union, which is 24 bytes; the pointer is its first member.
-    rest: [u8; 24 - size_of::<*mut u32>()],
-}
-
-/// Asks one question of ethtool.
-///
-/// JUSTIFICATION: ethtool's other door, generic netlink, is compiled out of some kernels and cannot tell the driver's
-/// name.
-fn ethtool(socket: &OwnedFd, name: &str, command: Command) -> io::Result<[u32; ANSWER_WORDS]> {
-    let mut words = [0_u32; ANSWER_WORDS];
-    words[0] = command as u32;
-    let mut padded = [0_u8; libc::IFNAMSIZ];
-    // The last byte stays 0; `find_link` has refused longer names.
-    for (to, from) in padded[..libc::IFNAMSIZ - 1].iter_mut().zip(name.bytes()) {
-        *to = from;
-    }
-    let mut request = Request { name: padded, data: words.as_mut_ptr(), rest: [0; 24 - size_of::<*mut u32>()] };
-    const { assert!(size_of::<Request>() == libc::IFNAMSIZ + 24) };
-    // SAFETY: the descriptor is open; `request` has the size and layout of `struct ifreq`; its pointer leads to 256
-    // writable bytes, of which the kernel writes at most 196 for the commands that the enum has. Both live until the
-    // call returns.
-    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as _, &raw mut request) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(words) }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::ethtool::WORDS;
     use super::*;
 
     /// Guards the layout of the answers: a shifted field would give queue numbers that look plausible.
     #[test]
     fn answers_are_read_at_their_places() {
-        let mut words = [0; ANSWER_WORDS];
+        let mut words = [0; WORDS];
         for (at, word) in words.iter_mut().enumerate() {
             *word = at as u32;
         }

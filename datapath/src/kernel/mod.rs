@@ -19,6 +19,7 @@
 //! mirror   subscription + dumps = a View that follows the kernel
 //! ask      resolve a neighbour, add and delete addresses
 //! announce gratuitous ARP, unsolicited neighbour advertisement
+//! ethtool  the ioctl, as words
 //! interface  Facts of a NIC
 //! ```
 //!
@@ -34,6 +35,7 @@ mod ask;
 mod channel;
 mod decode;
 mod error;
+pub(crate) mod ethtool;
 mod follow;
 mod interface;
 mod link;
@@ -46,6 +48,7 @@ mod view;
 pub use address::Address;
 pub use announce::{advertisement_frame, announce, arp_frame};
 pub use error::Error;
+pub use ethtool::{Feature, Spread};
 pub use follow::Event;
 pub use interface::{Channels, Facts, Rings};
 pub use link::{Link, Port, Tag};
