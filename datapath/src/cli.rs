@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::control::protocol::{Assignment, Family, MarkRule, Ports, Prefix, Protocol, ServiceId};
 use crate::ipvsadm::proc::File;
 use crate::plugin::Plugin;
+use crate::tune::options::Tune;
 
 mod scheduler;
 
@@ -82,6 +83,8 @@ pub enum Command {
     Plugin(Plugin),
     /// Run new connections through schedulers in virtual time, and report what each makes of them.
     Simulate(Simulate),
+    /// Look at the setup of NICs and machine: what is right, what harms, and why; change it, and put it back.
+    Tune(Tune),
 }
 
 /// `xvs run`

@@ -6,6 +6,7 @@
 //! ```text
 //! control::protocol < config < kernel, xsk < control < rehearsal < replay, run, plugin, simulate, workers
 //!     < render, ipvsadm, cli < main
+//! config, kernel < tune < cli
 //! ```
 
 pub mod cli;
@@ -19,5 +20,6 @@ pub mod render;
 pub mod replay;
 pub mod run;
 pub mod simulate;
+pub mod tune;
 pub mod workers;
 pub mod xsk;

@@ -18,6 +18,7 @@ use xvs::control::wanted;
 use xvs::ipvsadm::proc::File;
 use xvs::plugin::{self, Plugin, PluginError};
 use xvs::workers::Report;
+use xvs::tune::{self, TuneError};
 use xvs::{render, replay, run, simulate};
 use xvs_engine::sched::Builtin;
 
@@ -157,6 +158,12 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             let summary = simulate::simulate(&options)
                 .map_err(|error| Failure { code: error.exit_code(), message: error.to_string() })?;
             print(&summary)
+        }
+        Command::Tune(options) => {
+            let failed = |error: TuneError| Failure { code: error.exit_code(), message: error.to_string() };
+            let outcome = tune::run(&options).map_err(failed)?;
+            print(&outcome.text)?;
+            outcome.error.map_or(Ok(()), |error| Err(failed(error)))
         }
     }
 }
