@@ -6,8 +6,9 @@ use xvs_tests::{Finished, Lab, Namespace, Outcome, binary, story};
 
 /// What could be changed about an interface, in the words of the kernel and of ethtool.
 fn portrait(namespace: &Namespace, device: &str) -> Result<String> {
+    // One transmit queue alone has no xps_cpus; the rest is there, or `grep` has nothing to say at all.
     let files = format!(
-        "cd /sys/class/net/{device} && grep -H . napi_defer_hard_irqs gro_flush_timeout mtu queues/*/rps_cpus queues/*/xps_cpus"
+        "cd /sys/class/net/{device} && grep -sH . napi_defer_hard_irqs gro_flush_timeout mtu queues/*/?ps_cpus; [ -e mtu ]"
     );
     let mut all = String::new();
     for words in [&["ethtool", "-k", device][..], &["ethtool", "-l", device], &["sh", "-c", &files]] {
@@ -130,7 +131,7 @@ fn changes_of_others_and_devices_that_go() -> Outcome {
 
 #[test]
 fn beside_a_running_director() -> Outcome {
-    story("looking at the interfaces of a running director harms nobody, and what it refuses is told", || {
+    story("looking at the interfaces of a running director tells what it runs on, and changes nothing", || {
         let lab = Lab::one_arm(1)?;
         let ds = lab.director().start(&lab.director().site())?;
         let interface = lab.director().interfaces()[0];
