@@ -47,6 +47,7 @@ pub(crate) const TEST: &[Package] = &[
     package("traceroute", "a look at the way from the client's side"),
     package("tcpdump", "a look at the wire when a test fails"),
     package("valgrind", "counts the engine's instructions"),
+    package("python3-pip", "brings TRex's client library, which loads the profiles of tests/bench"),
 ];
 
 /// All that this machine needs.
