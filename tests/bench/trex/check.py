@@ -23,6 +23,7 @@ import sys
 import types
 
 HERE = pathlib.Path(__file__).resolve().parent
+sys.dont_write_bytecode = True
 FCS = 4
 
 # The library reloads profiles by a module that Python 3.12 has no more, and that warns before that.
@@ -385,6 +386,60 @@ def configuration():
     return "trex_cfg.yaml"
 
 
+def search():
+    """ndr.py's search, against directors that are functions, and its use of TRex's client by the client's signatures."""
+    import ndr
+
+    def options(*words):
+        return ndr.options(["--repeats", "3", "--rest", "0", *words, str(HERE / "xvs_udp.py"), "--", "--flows", "4096"])
+
+    trials = []
+
+    def director(most, generator=1e9, patience=1e9):
+        """Loses what is above `most`, and a packet in trials longer than `patience`."""
+
+        def trial(rate, seconds):
+            sent = int(min(rate, generator) * seconds)
+            trials.append((rate, seconds))
+            return sent, min(sent, int(most * seconds)) - (seconds > patience and rate > most / 2)
+
+        return trial
+
+    most = 14880952
+    step = 0.005 * most
+    for what, device, due, limits in [
+        ("a director with a limit", director(5e6), (5e6 - step, 5e6), {"loss"}),
+        ("one as fast as the wire", director(2e7), (most, most), {"most"}),
+        ("a slow generator", director(2e7, generator=6e6), (6e6 - step, 6e6), {"generator"}),
+        ("losses in long trials alone", director(5e6, patience=30), (2.5e6 - step, 2.5e6), {"loss"}),
+    ]:
+        trials.clear()
+        made = options()
+        result = ndr.Search(device, made).run()
+        if not all(due[0] <= result[key] <= due[1] for key in ("median", "lowest", "highest")) or set(result["limits"]) != limits:
+            raise Wrong(f"{what}: {result}, and {due} by {limits} was due")
+        must_be(f"{what}: the last trial's length", trials[-1][1], 60)
+    must_be("a director that loses all", ndr.Search(director(0), options("--loss", "0.5")).run()["rates"], [None] * 3)
+    loose = ndr.Search(director(5e6), options("--loss", "0.5")).run()["median"]
+    must_be("half may be lost: twice the rate, to a hundredth", round(loose / 1e7, 2), 1.0)
+
+    import unittest.mock
+
+    from trex.stl.trex_stl_client import STLClient
+
+    client = unittest.mock.create_autospec(STLClient, instance=True)
+    client.get_stats.return_value = {0: {"opackets": 10}, 1: {"ipackets": 9}}
+    with unittest.mock.patch("time.sleep"):
+        trex = ndr.Trex(client, lambda tunables: load("xvs_udp", tunables)[0], options())
+        must_be("sent and received", trex.trial(1000000, 10), (10, 9))
+    must_be("starts", [(call.kwargs["mult"], call.kwargs["duration"]) for call in client.start.call_args_list],
+            [("500000pps", 5), ("1000000pps", 10)])
+    warm, streams = (call.args[0][0].to_json()["vm"]["instructions"][0] for call in client.add_streams.call_args_list)
+    must_be("the first walks through the flows", (warm["type"], warm["limit_flows"]), ("tuple_flow_var", 4096))
+    must_be("the second draws", streams["op"], "random")
+    return "ndr.py"
+
+
 def refusals():
     for profile, tunables, words in REFUSED:
         loaded, said = load(profile, tunables)
@@ -403,7 +458,7 @@ def main():
         write.mkdir(parents=True, exist_ok=True)
 
     checks = [(name, lambda case=(name, *rest): stateless(*case, write)) for name, *rest in STATELESS]
-    checks += [("stateful", stateful), ("configuration", configuration), ("refusals", refusals)]
+    checks += [("stateful", stateful), ("configuration", configuration), ("search", search), ("refusals", refusals)]
     wrong = 0
     for name, check in checks:
         try:
