@@ -3,8 +3,8 @@
     start -f xvs_churn.py -m 100000 -d 120                          # ASTF; 100,000 connections a second
 
 What it shows: connections a second, each with its beginning and its end: the scheduler, the insertion, TCP's states
-and the expiry. By NAT a connection is 9 or 10 packets through the director, both directions counted, with the default
-sizes: 3 to open, 2 to 4 for request and answer, 3 or 4 to close.
+and the expiry. By NAT a connection is some 8 to 10 packets through the director, both directions counted, with the
+default sizes: 3 to open, 2 or 3 for request and answer, 3 or 4 to close.
 
 Connections stay in the director's table after their end (TIME_WAIT 120 s): at R a second it needs room for 120 x R, or
 shorter times. See docs/benchmarking.md.
