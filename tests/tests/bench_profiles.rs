@@ -99,7 +99,7 @@ fn mistakes_for_pktgen_are_named() -> Result<()> {
         ("+ --mode fast", "none of start, queue, receive"),
     ];
     for (arguments, words) in mistakes {
-        let (code, told, said) = pktgen(&format!("{} --dry-run", arguments.replace("+ ", &whole)))?;
+        let (code, told, said) = pktgen(&format!("--dry-run {}", arguments.replace("+ ", &whole)))?;
         ensure!(code == Some(2) && told.is_empty(), "`{arguments}`: exit code {code:?}, told: {told}");
         ensure!(said.contains(words), "`{arguments}`: `{words}` was due: {said}");
     }
