@@ -1,13 +1,18 @@
 //! What the packet path knows of the configuration: services by address and by mark, interfaces, routes.
 //!
-//! Invariant: immutable. A change makes a new snapshot, and workers swap to it between two batches. What changes from
+//! Invariant: immutable. A change makes a new snapshot, which shares what did not change with the one before, and workers
+//! swap to it between two batches. What changes from
 //! connection to connection (server lists, scheduler state) is behind the services' own locks and shared by all
 //! snapshots that hold the service.
 
-use std::collections::{HashMap, HashSet};
+mod pages;
+mod services;
+
 use std::sync::Arc;
 
-use crate::flow::{Address, Endpoint, Family, Flow, Protocol};
+pub use self::services::Services;
+
+use crate::flow::{Address, Endpoint, Flow, Protocol};
 use crate::hop::{Exit, Interface, InterfaceId, Port};
 use crate::mark::Marks;
 use crate::route::Routes;
@@ -23,41 +28,24 @@ const UNPRIVILEGED: u16 = 1024;
 pub struct Snapshot {
     /// Counts up with every change.
     pub generation: u64,
-    services: HashMap<(Protocol, Endpoint), Arc<Service>>,
-    marked: HashMap<(u32, Family), Arc<Service>>,
+    services: Services,
     marks: Arc<Marks>,
-    virtual_addresses: HashSet<Address>,
-    has_ftp: bool,
-    has_any_port: bool,
-    /// Services of UDP on one port, whose servers may begin connections.
-    datagram: Vec<Arc<Service>>,
-    interfaces: Vec<Interface>,
+    interfaces: Arc<[Interface]>,
     /// Of each interface, for the express lane.
     exits: Vec<Option<Exit>>,
-    routes: Routes,
+    routes: Arc<Routes>,
 }
 
 impl Snapshot {
     /// Compiles a snapshot without rules for marks.
     pub fn new(generation: u64, services: &[Arc<Service>], interfaces: Vec<Interface>, routes: Routes) -> Self {
-        let mut snapshot = Snapshot { generation, routes, ..Snapshot::default() };
-        snapshot.exits = interfaces.iter().map(Interface::exit).collect();
-        snapshot.interfaces = interfaces;
-        for service in services {
-            match service.key {
-                ServiceKey::Address(protocol, endpoint) => {
-                    snapshot.virtual_addresses.insert(endpoint.address);
-                    snapshot.has_ftp |= protocol == Protocol::TCP && endpoint.port == FTP;
-                    snapshot.has_any_port |= endpoint.port == 0;
-                    if protocol == Protocol::UDP && endpoint.port != 0 {
-                        snapshot.datagram.push(service.clone());
-                    }
-                    snapshot.services.insert((protocol, endpoint), service.clone());
-                }
-                ServiceKey::Mark(mark, family) => drop(snapshot.marked.insert((mark, family), service.clone())),
-            }
-        }
-        snapshot
+        Self::of(generation, services.iter().cloned().collect(), interfaces.into(), routes.into())
+    }
+
+    /// The same of parts that others have, too.
+    pub fn of(generation: u64, services: Services, interfaces: Arc<[Interface]>, routes: Arc<Routes>) -> Self {
+        let exits = interfaces.iter().map(Interface::exit).collect();
+        Snapshot { generation, services, marks: Arc::default(), interfaces, exits, routes }
     }
 
     /// The same with these rules for marks.
@@ -70,21 +58,22 @@ impl Snapshot {
     /// be a data connection of it, that of its address alone (port 0). A mark without a service counts for nothing.
     pub fn service(&self, flow: &Flow) -> Option<&Arc<Service>> {
         let port = flow.dst.port;
-        let at = |port| self.services.get(&(flow.protocol, Endpoint::new(flow.dst.address, port)));
+        let services = &self.services;
+        let at = |port| services.get(ServiceKey::Address(flow.protocol, Endpoint::new(flow.dst.address, port)));
         let is_data = || flow.protocol == Protocol::TCP && (port == FTP_DATA || port >= UNPRIVILEGED);
         self.marked_service(flow)
             .or_else(|| at(port))
-            .or_else(|| (self.has_ftp && is_data()).then(|| at(FTP)).flatten())
-            .or_else(|| self.has_any_port.then(|| at(0)).flatten())
+            .or_else(|| (services.has_ftp() && is_data()).then(|| at(FTP)).flatten())
+            .or_else(|| services.has_any_port().then(|| at(0)).flatten())
     }
 
     fn marked_service(&self, flow: &Flow) -> Option<&Arc<Service>> {
-        if self.marked.is_empty() {
+        if !self.services.has_marked() {
             return None;
         }
         match self.marks.of(flow) {
             0 => None,
-            mark => self.marked.get(&(mark, flow.family())),
+            mark => self.services.get(ServiceKey::Mark(mark, flow.family())),
         }
     }
 
@@ -95,12 +84,12 @@ impl Snapshot {
 
     /// Services whose NAT servers may begin connections outwards, which their persistence engines see to.
     pub fn outward(&self) -> impl Iterator<Item = &Arc<Service>> {
-        self.datagram.iter().filter(|service| service.has_engine())
+        self.services.outward().iter().filter(|service| service.has_engine())
     }
 
     /// Is this the address of a service, or one that rules mark packets to?
     pub fn is_virtual(&self, address: Address) -> bool {
-        self.virtual_addresses.contains(&address) || self.marks.mentions(address)
+        self.services.has_address(address) || self.marks.mentions(address)
     }
 
     /// An interface by its number.
@@ -129,6 +118,7 @@ impl Snapshot {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::flow::Family;
     use crate::hop::Tagging;
     use crate::mark::{Prefix, Rule};
     use crate::sched::Builtin;
