@@ -25,8 +25,7 @@ use xvs_engine::mark::Marks;
 use xvs_engine::real::{Path, RealId};
 use xvs_engine::route::{Route, Routes, Target};
 use xvs_engine::sched::Builtin;
-use xvs_engine::service::Service;
-use xvs_engine::snapshot::Snapshot;
+use xvs_engine::snapshot::{Services, Snapshot};
 use xvs_engine::time::Now;
 use xvs_engine::wire::{Mac, Packet, Tags};
 use xvs_engine::worker::FRAGMENT_WAIT_MS;
@@ -261,7 +260,7 @@ struct Surroundings<'a> {
 }
 
 impl Outside for Surroundings<'_> {
-    fn publish(&mut self, _services: &[Arc<Service>], _marks: &Arc<Marks>) {}
+    fn publish(&mut self, _services: &Services, _marks: &Arc<Marks>) {}
 
     fn steer(&mut self, _key: &Key) -> Result<(), Refusal> {
         Ok(())
@@ -339,7 +338,8 @@ fn engine(desired: &Desired) -> Result<(Engine, Arc<Shared>), ReplayError> {
         },
     };
     let routes = Routes::new([default(Family::Inet), default(Family::Inet6)]);
-    let snapshot = Snapshot::new(1, &book.services(), vec![interface], routes).with_marks(book.marks().clone());
+    let snapshot =
+        Snapshot::of(1, book.services().clone(), [interface].into(), routes.into()).with_marks(book.marks().clone());
     Ok((Engine::new(shared.clone(), Arc::new(snapshot), counters, 0, 1), shared))
 }
 

@@ -10,7 +10,7 @@ use crate::config::rules;
 
 use super::change::Scene;
 use super::protocol::{Action, Answer, Refusal, RefusalKind, ServiceId, Services};
-use super::{report, timeouts};
+use super::{many, report, timeouts};
 
 /// Carries out an action, or answers a question.
 ///
@@ -32,6 +32,7 @@ fn carry_out(scene: &mut Scene<'_>, action: Action) -> Result<Answer, Refusal> {
         Action::Settings(names) => scene.book.settings().states(&names).map(Answer::Settings),
         Action::Set(assignments) => scene.set(assignments).map(Answer::Settings),
         Action::Scheduler(action) => Ok(scene.scheduler(action)?.map_or(Answer::Done, Answer::Scheduler)),
+        Action::Many(actions) => Ok(Answer::Many(many::many(scene, actions, carry_out))),
         Action::Marks => Ok(Answer::Marks(scene.book.mark_views())),
         Action::Timeouts => Ok(Answer::Timeouts(timeouts::get(scene.shared))),
         Action::Status | Action::Workers | Action::Drops | Action::Explain { .. } | Action::Apply { .. } => {

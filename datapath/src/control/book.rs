@@ -21,6 +21,7 @@ use xvs_engine::engine::{Cull, Shared};
 use xvs_engine::mark::Marks;
 use xvs_engine::real::RealId;
 use xvs_engine::service::Service;
+use xvs_engine::snapshot::Services;
 use xvs_redirect::{Key, Range};
 
 use crate::config::rules;
@@ -42,8 +43,8 @@ mod removal;
 mod schedulers;
 mod servers;
 
-pub use marks::check_room;
-use marks::{Marking, is_ranged};
+use marks::Marking;
+pub use marks::{check_room, is_ranged};
 use plugins::Plugins;
 pub use schedulers::{Placement, candidate_name};
 use servers::{note_steered, steer_all, steer_server};
@@ -51,7 +52,7 @@ use servers::{note_steered, steer_all, steer_server};
 /// What the book moves beyond the engine's shared state.
 pub trait Outside {
     /// Gives all workers these services, all that there are, and these rules for marks, and returns when they use them.
-    fn publish(&mut self, services: &[Arc<Service>], marks: &Arc<Marks>);
+    fn publish(&mut self, services: &Services, marks: &Arc<Marks>);
 
     /// Packets with this key go to the workers from now on.
     ///
@@ -85,6 +86,8 @@ pub struct Book {
     /// By their numbers, which is the order of their making.
     entries: BTreeMap<u32, Entry>,
     numbers: HashMap<ServiceId, u32>,
+    /// The engine's side of them.
+    services: Services,
     next_number: u32,
     /// The workers do not know of all services yet, or still know of removed ones.
     changed: bool,
@@ -113,6 +116,7 @@ impl Book {
             counters,
             entries: BTreeMap::new(),
             numbers: HashMap::new(),
+            services: Services::default(),
             next_number: 0,
             changed: false,
             unsteered: Vec::new(),
@@ -145,8 +149,8 @@ impl Book {
     }
 
     /// The engine's services, for a snapshot.
-    pub fn services(&self) -> Vec<Arc<Service>> {
-        self.entries().map(|entry| entry.service.clone()).collect()
+    pub fn services(&self) -> &Services {
+        &self.services
     }
 
     /// Every server that packets may still go to, removed ones included: its record and its address.
@@ -193,6 +197,7 @@ impl Book {
         // A removed one with this key may still have its packets steered.
         let steered = self.lingering.remove(&id);
         entry.steered = steered;
+        self.services.insert(entry.service.clone());
         self.entries.insert(number, entry);
         self.numbers.insert(id, number);
         self.changed = true;
@@ -208,26 +213,37 @@ impl Book {
     /// # Errors
     /// There is no room for a key. Services whose keys had room are in force; the others get no packets.
     pub fn settle(&mut self, outside: &mut dyn Outside) -> Result<(), Refusal> {
+        match self.steer_opened(outside).into_iter().next() {
+            Some((_, refusal)) => Err(refusal),
+            None => self.steer_marks(outside),
+        }
+    }
+
+    /// The same without marks. Gives the services whose keys had no room.
+    pub fn steer_opened(&mut self, outside: &mut dyn Outside) -> Vec<(ServiceId, Refusal)> {
         self.announce(outside);
+        let mut refused = Vec::new();
         for id in std::mem::take(&mut self.unsteered) {
             let Some(entry) = self.numbers.get(&id).and_then(|number| self.entries.get_mut(number)) else { continue };
-            if let Some(key) = keys::inbound(&id).filter(|_| !entry.steered) {
-                outside.steer(&key)?;
-                entry.steered = true;
+            let Some(key) = keys::inbound(&id).filter(|_| !entry.steered) else { continue };
+            match outside.steer(&key) {
+                Ok(()) => entry.steered = true,
+                Err(refusal) => refused.push((id, refusal)),
             }
         }
-        self.steer_marks(outside)
+        refused
     }
 
     /// Tells the workers of the services and the rules for marks, if there is anything new to tell.
     fn announce(&mut self, outside: &mut dyn Outside) {
         if std::mem::take(&mut self.changed) {
-            outside.publish(&self.services(), self.marks());
+            outside.publish(&self.services, self.marks());
         }
     }
 
     fn remove_entry(&mut self, id: &ServiceId) -> Option<Entry> {
         let entry = self.entries.remove(&self.numbers.remove(id)?)?;
+        self.services.remove(entry.service.key);
         self.changed = true;
         self.marking.stale |= is_ranged(id);
         Some(entry)
@@ -278,6 +294,11 @@ impl Book {
         }
         service.edit(&self.shared.arena, scheduler, policy);
         remember(&self.shared, &service);
+        let planned = self.changed;
+        self.changed |= self.services.refresh(&service);
+        if !planned {
+            self.announce(outside);
+        }
         Ok(())
     }
 

@@ -52,7 +52,7 @@ impl Scene<'_> {
         outcome
     }
 
-    fn note<T>(&self, action: &str, outcome: &Result<T, Refusal>) {
+    pub(super) fn note<T>(&self, action: &str, outcome: &Result<T, Refusal>) {
         match outcome {
             Ok(_) => tracing::info!(action, who = self.who, "changed"),
             Err(refusal) => tracing::info!(action, who = self.who, refusal = refusal.message, "refused"),
@@ -262,6 +262,6 @@ impl Scene<'_> {
 }
 
 /// An action as a line of the log, in the control protocol's own words.
-fn describe(action: &Action) -> String {
+pub(super) fn describe(action: &Action) -> String {
     serde_json::to_string(action).unwrap_or_else(|error| error.to_string())
 }

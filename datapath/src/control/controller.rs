@@ -171,7 +171,7 @@ impl Controller {
         let begun = Instant::now();
         let (changes, outcome) = self.datapath.network.follow();
         if changes.topology || changes.addresses {
-            self.datapath.follow(changes, &self.book.services(), self.book.reals());
+            self.datapath.follow(changes, self.book.services(), self.book.reals());
         }
         self.quiet_until = Instant::now() + begun.elapsed() * NEWS_PAUSE;
         if let Err(error) = outcome {
@@ -250,8 +250,10 @@ impl Controller {
                 self.explain(protocol, client, virtual_address).map(Answer::Text)
             }
             other => {
-                // Only these bring or take away addresses.
-                let services = matches!(other, Action::AddService(_) | Action::DeleteService(_) | Action::Flush);
+                let services = match &other {
+                    Action::Many(actions) => actions.iter().any(moves_addresses),
+                    action => moves_addresses(action),
+                };
                 let answer = answer::answer(&mut self.scene(who), other)?;
                 if services {
                     self.follow_vips();
@@ -340,6 +342,11 @@ impl Drop for Controller {
         // Before the datapath goes, whichever way the director ends: they would outlive the process.
         self.vips.release(&mut self.datapath.network);
     }
+}
+
+/// Only these bring or take away addresses.
+fn moves_addresses(action: &Action) -> bool {
+    matches!(action, Action::AddService(_) | Action::DeleteService(_) | Action::Flush)
 }
 
 /// Has this much time passed? Then it begins again. After a long pause (a suspended machine) once, and not as often as

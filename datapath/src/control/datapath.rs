@@ -13,8 +13,7 @@ use xvs_engine::hop::Interface;
 use xvs_engine::mark::Marks;
 use xvs_engine::real::RealId;
 use xvs_engine::route::Routes;
-use xvs_engine::service::Service;
-use xvs_engine::snapshot::Snapshot;
+use xvs_engine::snapshot::{Services, Snapshot};
 use xvs_redirect::{Error, Key, Range, Redirect};
 
 use super::book::Outside;
@@ -33,8 +32,8 @@ pub struct Datapath {
     shared: Arc<Shared>,
     snapshot: Arc<Snapshot>,
     /// What the snapshots are made of besides services.
-    interfaces: Vec<Interface>,
-    routes: Routes,
+    interfaces: Arc<[Interface]>,
+    routes: Arc<Routes>,
     marks: Arc<Marks>,
     generation: u64,
     ways: HashMap<RealId, Way>,
@@ -45,7 +44,7 @@ impl Datapath {
     /// Puts the parts together. Nothing is steered but the director's own addresses.
     pub fn new(redirect: Redirect, handles: Vec<Handle>, network: Network, shared: Arc<Shared>) -> Self {
         let (snapshot, marks, ways, local) = Default::default();
-        let (interfaces, routes) = (network.interfaces(), network.routes());
+        let (interfaces, routes) = (network.interfaces().into(), network.routes().into());
         let generation = 0;
         let mut datapath = Datapath {
             redirect,
@@ -62,7 +61,7 @@ impl Datapath {
         };
         datapath.steer_local();
         datapath.tell_macs();
-        datapath.publish(&[], &Arc::default());
+        datapath.publish(&Services::default(), &Arc::default());
         datapath
     }
 
@@ -72,14 +71,14 @@ impl Datapath {
     }
 
     /// Takes in what the network reported. `services` and `reals` are all that there are.
-    pub fn follow(&mut self, changes: Changes, services: &[Arc<Service>], reals: Vec<(RealId, IpAddr)>) {
+    pub fn follow(&mut self, changes: Changes, services: &Services, reals: Vec<(RealId, IpAddr)>) {
         if changes.addresses {
             self.steer_local();
         }
         if !changes.topology {
             return;
         }
-        (self.interfaces, self.routes) = (self.network.interfaces(), self.network.routes());
+        (self.interfaces, self.routes) = (self.network.interfaces().into(), self.network.routes().into());
         self.tell_macs();
         // Servers of many services are often the same machines.
         let mut known: HashMap<IpAddr, Way> = HashMap::new();
@@ -168,10 +167,11 @@ fn no_room(error: &Error) -> Refusal {
 }
 
 impl Outside for Datapath {
-    fn publish(&mut self, services: &[Arc<Service>], marks: &Arc<Marks>) {
+    fn publish(&mut self, services: &Services, marks: &Arc<Marks>) {
         self.generation += 1;
         self.marks = marks.clone();
-        let snapshot = Snapshot::new(self.generation, services, self.interfaces.clone(), self.routes.clone());
+        let Datapath { generation, interfaces, routes, .. } = &*self;
+        let snapshot = Snapshot::of(*generation, services.clone(), interfaces.clone(), routes.clone());
         self.snapshot = Arc::new(snapshot.with_marks(marks.clone()));
         for handle in &mut self.handles {
             handle.send(self.snapshot.clone());

@@ -7,6 +7,8 @@
 //! Invariant: an errand comes back once, with an outcome for each of its orders. What needs nothing does not come here,
 //! so it overtakes what does; a tool waits for its own answer before it asks again.
 
+use std::collections::HashSet;
+
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::config::document::Document;
@@ -114,7 +116,15 @@ impl Errand {
             wanted.iter().map(|wanted| wanted.order(registry)).collect()
         };
         match self {
-            Errand::Call(call) => of_action(&call.action, book).into_iter().collect(),
+            Errand::Call(call) => match &call.action {
+                Action::Many(actions) => {
+                    let mut orders: Vec<Order> = actions.iter().filter_map(|action| of_action(action, book)).collect();
+                    let mut files = HashSet::new();
+                    orders.retain(|order| files.insert(order.file.clone()));
+                    orders
+                }
+                action => of_action(action, book).into_iter().collect(),
+            },
             Errand::Apply { desired, .. } | Errand::Reload(desired) => of_desired(desired),
             Errand::Watched(wanted) => vec![wanted.order(registry)],
         }

@@ -21,7 +21,7 @@
 //! ```text
 //! protocol < client, socket < timeouts, estimate, sysctl, workshop < registry, beside, watch
 //!     < wanted < book < histogram < pace < change, workers < network
-//!     < vips, datapath < thread < report < answer < errands < controller
+//!     < vips, datapath < thread < report < answer, many < errands < controller
 //! ```
 
 pub mod answer;
@@ -37,6 +37,7 @@ mod errands;
 pub mod estimate;
 pub mod histogram;
 mod keys;
+mod many;
 pub mod network;
 pub mod pace;
 pub mod protocol;

@@ -150,6 +150,8 @@ pub enum Action {
         /// VIP:port.
         virtual_address: SocketAddr,
     },
+    /// `xvsadm -R`: these, one after the other, each done or refused by itself. Answered by [`Answer::Many`].
+    Many(Vec<Action>),
     /// `xvs apply`: the text of a configuration file. Answered by [`Answer::Plan`].
     Apply {
         /// The file's text (TOML).
@@ -190,6 +192,8 @@ pub enum Answer {
     Drops(Vec<Drop>),
     /// Sentences for a person.
     Text(String),
+    /// What became of each of many actions, in their order.
+    Many(Vec<Outcome>),
     /// What a configuration changed, one sentence a change; empty when nothing did.
     Plan(Vec<String>),
 }

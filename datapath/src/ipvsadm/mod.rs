@@ -13,9 +13,10 @@
 //! scan      text -> numbers, addresses, masks, ports
 //! parse     options -> Command, or a Usage with its exit status
 //! run       Command -> director -> listing, connections, save -> stdout, stderr, exit status
+//! restore   lines -> Commands, many to one request
 //! ```
 //!
-//! Invariant: nothing but [`run`] and [`names::System`] touches the world outside; all else is a function of its
+//! Invariant: nothing but [`run`], `restore` and [`names::System`] touches the world outside; all else is a function of its
 //! arguments, so that the golden outputs of the real program can be compared without one running.
 //!
 //! What is not here: the wording of ipvsadm's messages (ours say what would be right), and its faults that lose
@@ -32,6 +33,7 @@ pub mod options;
 pub mod parse;
 pub mod proc;
 pub mod rehearsed;
+mod restore;
 pub mod run;
 pub mod save;
 pub mod scan;

@@ -12,7 +12,7 @@
 //!
 //! Not here: how command lines are understood and how answers are laid out.
 
-use std::io::{BufRead, ErrorKind, Read, Write};
+use std::io::{BufRead, ErrorKind, Write};
 use std::path::PathBuf;
 
 use super::command::{Command, Format, Role, Usage, What};
@@ -20,15 +20,17 @@ use super::names::Names;
 use super::options::Dialect;
 use super::{connections, help, listing, parse, save};
 use crate::control::client::{Client, ClientError};
-use crate::control::protocol::{Action, Answer, Refusal, RefusalKind};
-
-/// The longest line of a restore. ipvsadm's own lines have a tenth of it.
-const LINE_MAX: u64 = 4096;
+use crate::control::protocol::{self, Action, Answer, Refusal, RefusalKind};
 
 /// Whom the commands are for.
 pub trait Director {
     /// Carries out an action, or says why not.
     fn call(&mut self, action: Action) -> Result<Result<Answer, Refusal>, ClientError>;
+
+    /// Carries out actions one after the other, each done or refused by itself: as many outcomes.
+    fn call_many(&mut self, actions: Vec<Action>) -> Result<Vec<Result<Answer, Refusal>>, ClientError> {
+        actions.into_iter().map(|action| self.call(action)).collect()
+    }
 }
 
 /// The director behind a control socket. It is connected to when it is first needed, so that a mistake on the command
@@ -53,6 +55,21 @@ impl Director for ControlSocket {
             none => none.insert(Client::connect(&self.path)?),
         };
         client.call(action)
+    }
+
+    fn call_many(&mut self, actions: Vec<Action>) -> Result<Vec<Result<Answer, Refusal>>, ClientError> {
+        let count = actions.len();
+        match self.call(Action::Many(actions))? {
+            Ok(Answer::Many(outcomes)) if outcomes.len() == count => {
+                let result = |outcome| match outcome {
+                    protocol::Outcome::Ok(answer) => Ok(answer),
+                    protocol::Outcome::Refused(refusal) => Err(refusal),
+                };
+                Ok(outcomes.into_iter().map(result).collect())
+            }
+            Ok(_) => Err(ClientError::Unreadable(format!("it does not tell what became of {count} actions"))),
+            Err(refusal) => Ok(vec![Err(refusal); count]),
+        }
     }
 }
 
@@ -95,10 +112,10 @@ pub fn main(args: &[String], world: &mut World<'_>) -> u8 {
 
 /// What a line came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Outcome {
-    status: u8,
+pub(super) struct Outcome {
+    pub(super) status: u8,
     /// Whether ipvsadm would have exited at once, in the midst of a restore, too.
-    ends_restore: bool,
+    pub(super) ends_restore: bool,
 }
 
 impl Outcome {
@@ -112,24 +129,29 @@ impl Outcome {
 }
 
 /// Why there is no answer to show.
-enum Failure {
+pub(super) enum Failure {
     Refused(Refusal),
     Client(ClientError),
     /// The director answered a question that was not asked.
     Stray,
 }
 
-struct Program<'p, 'w> {
+pub(super) struct Program<'p, 'w> {
     name: &'p str,
-    dialect: Dialect,
+    pub(super) dialect: Dialect,
     /// The line of a restore, from 1; 0 outside.
-    line: u64,
-    world: &'p mut World<'w>,
+    pub(super) line: u64,
+    pub(super) world: &'p mut World<'w>,
 }
 
 impl Program<'_, '_> {
     fn line(&mut self, args: &[String]) -> Outcome {
-        match parse(args, self.dialect, self.world.names) {
+        self.parsed(parse(args, self.dialect, self.world.names))
+    }
+
+    /// Carries out what a line says, if it says something.
+    pub(super) fn parsed(&mut self, command: Result<Command, Usage>) -> Outcome {
+        match command {
             Ok(Command::Restore) if self.line > 0 => self.usage(&Usage::no_command("-R cannot stand in a restore")),
             Ok(command) => self.carry_out(command),
             Err(usage) => self.usage(&usage),
@@ -165,7 +187,13 @@ impl Program<'_, '_> {
 
     fn act(&mut self, action: Action) -> u8 {
         let zero = matches!(action, Action::Zero(_));
-        match self.ask(action) {
+        let answer = self.ask(action);
+        self.acted(answer, zero)
+    }
+
+    /// The status of an action, after what went wrong was told. `zero`: it zeroes counters.
+    pub(super) fn acted(&mut self, answer: Result<Answer, Failure>, zero: bool) -> u8 {
+        match answer {
             Ok(_) => 0,
             // To zero the counters of a service that is not there is no error for ipvsadm.
             Err(Failure::Refused(refusal)) if zero && refusal.kind == RefusalKind::NoSuchService => 0,
@@ -215,36 +243,6 @@ impl Program<'_, '_> {
         }
     }
 
-    /// Carries out a line after the other. One that the director refuses does not stop the rest.
-    fn restore(&mut self, comments: bool) -> u8 {
-        let mut status = 0;
-        loop {
-            self.line += 1;
-            let mut line = Vec::new();
-            match Read::take(&mut *self.world.stdin, LINE_MAX).read_until(b'\n', &mut line) {
-                Ok(0) => return status,
-                Ok(_) => {}
-                Err(error) => return self.usage(&Usage::wrong(format!("cannot read the rules: {error}"))).status,
-            }
-            if line.len() as u64 == LINE_MAX && !line.ends_with(b"\n") {
-                let message = format!("longer than the {LINE_MAX} bytes that a rule may have");
-                return self.usage(&Usage::wrong(message)).status;
-            }
-            if comments && line.starts_with(b"#") {
-                continue;
-            }
-            let args = words(&String::from_utf8_lossy(&line));
-            if args.is_empty() {
-                continue;
-            }
-            let outcome = self.line(&args);
-            status = outcome.status;
-            if outcome.ends_restore {
-                return status;
-            }
-        }
-    }
-
     fn ask(&mut self, action: Action) -> Result<Answer, Failure> {
         match self.world.director.call(action) {
             Ok(Ok(answer)) => Ok(answer),
@@ -277,7 +275,7 @@ impl Program<'_, '_> {
         }
     }
 
-    fn usage(&mut self, usage: &Usage) -> Outcome {
+    pub(super) fn usage(&mut self, usage: &Usage) -> Outcome {
         self.complain(&usage.message);
         Outcome { status: usage.exit, ends_restore: usage.ends_restore }
     }
@@ -309,10 +307,4 @@ impl Program<'_, '_> {
             line => writeln!(self.world.stderr, "{}: line {line}: {message}", self.name),
         };
     }
-}
-
-/// The words of a rule. The program's name may stand before it, as in a shell script; there is no quoting.
-fn words(line: &str) -> Vec<String> {
-    let words = line.split([' ', '\t', '\r', '\n']).filter(|word| !matches!(*word, "" | "ipvsadm" | "xvsadm"));
-    words.map(str::to_owned).collect()
 }

@@ -13,8 +13,7 @@ use xvs_engine::hop::{Interface, InterfaceId, Port, Tagging};
 use xvs_engine::mark::Marks;
 use xvs_engine::real::{Path, RealId};
 use xvs_engine::route::{Route, Routes, Target};
-use xvs_engine::service::Service;
-use xvs_engine::snapshot::Snapshot;
+use xvs_engine::snapshot::{Services, Snapshot};
 use xvs_engine::wire::Mac;
 use xvs_redirect::{Key, Range};
 
@@ -55,7 +54,7 @@ impl Surroundings {
         }
         let (steered, macs, snapshot) = Default::default();
         let mut surroundings = Surroundings { shared, snapshot, steered, macs };
-        surroundings.publish(&[], &Arc::default());
+        surroundings.publish(&Services::default(), &Arc::default());
         surroundings
     }
 
@@ -81,9 +80,9 @@ impl Surroundings {
 }
 
 impl Outside for Surroundings {
-    fn publish(&mut self, services: &[Arc<Service>], marks: &Arc<Marks>) {
+    fn publish(&mut self, services: &Services, marks: &Arc<Marks>) {
         let generation = self.snapshot.generation + 1;
-        let snapshot = Snapshot::new(generation, services, vec![interface()], routes());
+        let snapshot = Snapshot::of(generation, services.clone(), [interface()].into(), routes().into());
         self.snapshot = Arc::new(snapshot.with_marks(marks.clone()));
     }
 

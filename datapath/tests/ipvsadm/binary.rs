@@ -3,9 +3,9 @@
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
-use xvs::control::protocol::{Outcome, Request, Response, SOCKET_ENV, VERSION};
+use xvs::control::protocol::{Action, Outcome, Request, Response, SOCKET_ENV, VERSION};
 use xvs::ipvsadm::run::Director;
 
 use crate::model::Model;
@@ -77,4 +77,43 @@ fn over_a_socket() {
     assert!(twice.stderr.starts_with(b"ipvsadm: "));
     assert_eq!(run(&ipvsadm, &socket, &["-L", "--json"]).status.code(), Some(255));
     assert_eq!(run(&ipvsadm, &socket, &["-Ln", "-f", "8"]).status.code(), Some(1));
+}
+
+/// Guards a pipe that is written slowly: a rule is in force before the next one is written, and what went wrong with rules
+/// that came together is told with the line of each.
+#[test]
+fn a_restore_waits_for_nobody() {
+    let directory = Directory::new("restore");
+    let socket = directory.0.join("xvs.sock");
+    let listener = UnixListener::bind(&socket).expect("a socket");
+    let (asked, seen) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut model = Model::default();
+        let (stream, _) = listener.accept().expect("a tool");
+        for line in BufReader::new(stream.try_clone().expect("a second handle")).lines() {
+            let request: Request = serde_json::from_str(&line.expect("a line")).expect("a request");
+            asked.send(request.action.clone()).expect("the test waits");
+            let outcome = model.call(request.action).expect("the model does not fail");
+            let response = Response { v: VERSION, outcome: outcome.map_or_else(Outcome::Refused, Outcome::Ok) };
+            writeln!(&stream, "{}", serde_json::to_string(&response).expect("plain values")).expect("a tool");
+        }
+    });
+    let mut tool = Command::new(env!("CARGO_BIN_EXE_xvsadm"))
+        .arg("-R")
+        .env(SOCKET_ENV, &socket)
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program runs");
+    let mut pipe = tool.stdin.take().expect("a pipe");
+    let patience = std::time::Duration::from_secs(20);
+    pipe.write_all(b"-A -t 192.0.2.1:80 -s rr\n-A -t 192.0.2.1:").expect("a reader");
+    assert!(matches!(seen.recv_timeout(patience), Ok(Action::Many(actions)) if actions.len() == 1));
+    pipe.write_all(b"80 -s rr\n\n-a -t 192.0.2.1:80 -r 10.0.0.1\n-D -t 192.0.2.9:80").expect("a reader");
+    drop(pipe);
+    let output = tool.wait_with_output().expect("it ends");
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    let lines: Vec<&str> = told.lines().map(|line| line.split(" refused").next().unwrap_or_default()).collect();
+    assert_eq!(lines, ["xvsadm: line 2:", "xvsadm: line 5:"], "{told}");
+    assert_eq!(output.status.code(), Some(255), "that of the last line");
 }

@@ -9,8 +9,8 @@ use std::net::SocketAddr;
 
 use xvs::control::client::ClientError;
 use xvs::control::protocol::{
-    Action, Answer, Connection, Method, Protocol, Refusal, RefusalKind, Server, ServerSpec, Service, ServiceId,
-    ServiceSpec, Services, Stats, Timeouts,
+    Action, Answer, Connection, Method, Outcome, Protocol, Refusal, RefusalKind, Server, ServerSpec, Service,
+    ServiceId, ServiceSpec, Services, Stats, Timeouts,
 };
 use xvs::ipvsadm::run::Director;
 
@@ -98,6 +98,13 @@ impl Model {
                     tcpfin: keep(new.tcpfin, old.tcpfin),
                     udp: keep(new.udp, old.udp),
                 };
+            }
+            Action::Many(actions) => {
+                let outcome = |action| match self.carry_out(action) {
+                    Ok(answer) => Outcome::Ok(answer),
+                    Err(kind) => Outcome::Refused(Refusal::new(kind, format!("refused: {kind:?}"))),
+                };
+                return Ok(Answer::Many(actions.into_iter().map(outcome).collect()));
             }
             Action::Services(None) => return Ok(Answer::Services(self.services.clone())),
             Action::Services(Some(id)) => {

@@ -17,8 +17,7 @@ use xvs_engine::hop::{Interface, InterfaceId, Port, Tagging};
 use xvs_engine::mark::Marks;
 use xvs_engine::real::{Generation, Path, RealId};
 use xvs_engine::route::{Route, Routes, Target};
-use xvs_engine::service::Service;
-use xvs_engine::snapshot::Snapshot;
+use xvs_engine::snapshot::{Services, Snapshot};
 use xvs_engine::time::Now;
 use xvs_engine::wire::Packet;
 use xvs_redirect::{Key, Range};
@@ -33,7 +32,7 @@ pub struct World {
     /// How many keys have room.
     pub room: usize,
     pub published: u32,
-    pub services: Vec<Arc<Service>>,
+    pub services: Services,
     pub marks: Arc<Marks>,
     /// The ranges that are steered, and how many have room.
     pub ranges: Vec<Range>,
@@ -44,9 +43,9 @@ pub struct World {
 }
 
 impl Outside for World {
-    fn publish(&mut self, services: &[Arc<Service>], marks: &Arc<Marks>) {
+    fn publish(&mut self, services: &Services, marks: &Arc<Marks>) {
         self.published += 1;
-        self.services = services.to_vec();
+        self.services = services.clone();
         self.marks = marks.clone();
         self.told.push("publish");
     }
@@ -113,7 +112,7 @@ impl Site {
             steered: BTreeMap::new(),
             room: usize::MAX,
             published: 0,
-            services: Vec::new(),
+            services: Services::default(),
             marks: Arc::default(),
             ranges: Vec::new(),
             ranges_room: usize::MAX,
@@ -178,7 +177,7 @@ impl Site {
             mtu: 1500,
             addresses: Vec::new(),
         };
-        let snapshot = Snapshot::new(1, &self.world.services, vec![interface], Routes::new([route]))
+        let snapshot = Snapshot::of(1, self.world.services.clone(), [interface].into(), Routes::new([route]).into())
             .with_marks(self.world.marks.clone());
         let _old = self.engine.swap(Arc::new(snapshot));
     }

@@ -162,7 +162,7 @@ fn living(shared: &Shared, reals: HashSet<RealId>) -> impl Iterator<Item = Flow>
 }
 
 /// Are packets of this service's connections steered by ranges?
-pub(super) fn is_ranged(id: &ServiceId) -> bool {
+pub fn is_ranged(id: &ServiceId) -> bool {
     match id {
         ServiceId::Mark { .. } => true,
         ServiceId::Address { protocol, address } => *protocol == Protocol::Tcp && address.port() == keys::FTP,

@@ -24,6 +24,19 @@ impl Book {
         Ok(())
     }
 
+    /// Takes services back that were opened and have no room.
+    pub fn withdraw<'a>(
+        &mut self,
+        ids: impl IntoIterator<Item = &'a ServiceId>,
+        now_ms: u64,
+        outside: &mut dyn Outside,
+    ) {
+        for id in ids {
+            let _ = self.close_service(id, now_ms);
+        }
+        self.announce(outside);
+    }
+
     /// Deletes all services.
     pub fn flush(&mut self, now_ms: u64, outside: &mut dyn Outside) {
         let all: Vec<ServiceId> = self.entries().map(|entry| entry.spec.id).collect();
