@@ -5,7 +5,6 @@
 //! table has a process of its own.
 #![allow(missing_docs)]
 
-#[allow(dead_code, unreachable_pub)]
 #[path = "../tests/common/mod.rs"]
 mod common;
 
