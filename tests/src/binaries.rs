@@ -19,9 +19,13 @@ pub fn use_binaries_in(directory: &Path) {
     let _ = CHOSEN.set(directory.to_owned());
 }
 
-/// Path of the program `name`: `xvs`, `xvsadm` or `xvs-peer`. An error says how to build it.
+/// Path of the program `name`: `xvs`, `xvsadm`, `xvs-peer`, or one of `xvs-wire`. An error says how to build it.
 pub fn binary(name: &str) -> Result<PathBuf> {
-    let package = if name == "xvs-peer" { "xvs-tests" } else { "xvs" };
+    let package = match name {
+        "xvs-peer" => "xvs-tests",
+        "xvs-generator" | "xvs-sink" | "xvs-forwarder" | "xvs-probe" => "xvs-wire",
+        _ => "xvs",
+    };
     let cure = format!("build it with `cargo build --release -p {package}`, or set XVS_BIN_DIR to where it is");
     let directories = directories()?;
     let found = directories.iter().map(|directory| directory.join(name)).filter_map(|path| Some((built(&path)?, path)));

@@ -54,6 +54,10 @@ impl Director {
         &self.namespace
     }
 
+    pub(crate) fn shared_namespace(&self) -> Arc<Namespace> {
+        self.namespace.clone()
+    }
+
     /// Its interfaces: the client side first.
     pub fn interfaces(&self) -> &[&'static str] {
         &self.interfaces

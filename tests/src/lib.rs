@@ -39,6 +39,7 @@ mod server;
 mod service;
 mod story;
 mod table;
+pub mod wire;
 
 pub use addresses::{Addresses, Family, Pair};
 pub use answers::{Answers, Expected};

@@ -3,6 +3,7 @@
 //! Not here: what the figures mean (docs/numbers.md).
 
 mod instructions;
+mod wire;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -33,6 +34,8 @@ pub(crate) enum Bench {
         #[arg(long)]
         accept: bool,
     },
+    /// The director on a wire of this machine, beside others, in turns: rates, CPU time, latency, connections (root).
+    Wire(wire::Options),
 }
 
 pub(crate) fn run(what: Bench) -> Result<()> {
@@ -41,5 +44,6 @@ pub(crate) fn run(what: Bench) -> Result<()> {
         Bench::Budget { filter } => cargo::bench("budget", filter.as_deref()),
         Bench::Matrix { filter } => cargo::bench("matrix", filter.as_deref()),
         Bench::Instructions { accept } => instructions::run(accept),
+        Bench::Wire(options) => wire::run(&options),
     }
 }

@@ -34,7 +34,7 @@ pub(crate) fn build_release() -> Result<PathBuf> {
     if let Some(given) = env::var_os("XVS_BIN_DIR") {
         return Ok(given.into());
     }
-    run(&["build", "--release", "--bins", "--package", "xvs", "--package", "xvs-tests"])?;
+    run(&["build", "--release", "--bins", "--package", "xvs", "--package", "xvs-tests", "--package", "xvs-wire"])?;
     // This program is in a profile of the same target directory, wherever that is.
     let own = env::current_exe().context("the running executable has no path")?;
     let target = own.parent().and_then(Path::parent).context("the running executable is in no target directory")?;

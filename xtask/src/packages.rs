@@ -50,9 +50,20 @@ pub(crate) const TEST: &[Package] = &[
     package("python3-pip", "brings TRex's client library, which loads the profiles of tests/bench"),
 ];
 
+/// What `cargo xtask bench wire` measures beside the director. A missing one is left out of its table, loudly.
+pub(crate) const WIRE: &[Package] = &[
+    package("nftables", "the kernel's destination NAT, to measure beside"),
+    package("haproxy", "a TCP proxy, to measure beside"),
+    package("wrk", "new connections a second"),
+    package("dpdk-dev", "testpmd, to measure beside"),
+    package("librte-net-af-xdp23", "DPDK's driver for AF_XDP, which testpmd needs"),
+    package("librte-mempool-ring23", "DPDK's packet memory, which testpmd needs"),
+    package("util-linux", "taskset: who runs on which CPU"),
+];
+
 /// All that this machine needs.
 pub(crate) fn all() -> impl Iterator<Item = Package> {
-    BUILD.iter().chain(plugins()).chain(TEST).copied()
+    BUILD.iter().chain(plugins()).chain(TEST).chain(WIRE).copied()
 }
 
 /// [`PLUGINS`], or none if plugins are built by another compiler here.

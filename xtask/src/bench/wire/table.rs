@@ -1,0 +1,66 @@
+//! The table in Markdown: medians over the rounds, and the median ratio to plain forwarding in brackets.
+
+use xvs_tests::wire::Contender;
+
+use super::rows::{Rows, median, short};
+
+/// Figures, and what their columns are called.
+const FLOODS: [(&str, &str); 7] = [
+    ("pps", "packets/s"),
+    ("ns", "CPU ns/packet"),
+    ("paced ns", "CPU ns/packet at 50 k/s"),
+    ("paced loss", "share lost at 50 k/s"),
+    ("large pps", "packets/s of 1400 B"),
+    ("syn pps", "SYN/s, all new"),
+    ("syn ns", "CPU ns/SYN"),
+];
+const STREAMS: [(&str, &str); 8] = [
+    ("p50", "p50 us"),
+    ("p99", "p99"),
+    ("p99.9", "p99.9"),
+    ("loaded p50", "p50 us beside 50 k/s"),
+    ("loaded p99", "p99"),
+    ("loaded p99.9", "p99.9"),
+    ("cps", "connections/s"),
+    ("bit/s", "bit/s"),
+];
+
+pub(super) fn print(rows: &Rows) {
+    for workers in rows.workers() {
+        println!("Workers: {workers}. Medians; in brackets the ratio to plain AF_XDP of the same round.\n");
+        if let Some(wire) = median(rows.figures(workers, Contender::Nobody, "wire ns").into_values()) {
+            println!("Generator and wire alone: {} ns a packet, which is in all CPU times below.\n", short(wire));
+        }
+        part(rows, workers, &FLOODS);
+        part(rows, workers, &STREAMS);
+    }
+}
+
+fn part(rows: &Rows, workers: u32, columns: &[(&str, &str)]) {
+    let lines: Vec<_> = (rows.contenders(workers).into_iter())
+        .map(|who| (who, columns.iter().map(|(name, _)| cell(rows, workers, who, name)).collect::<Vec<_>>()))
+        .filter(|(_, cells)| cells.iter().any(Option::is_some))
+        .collect();
+    if lines.is_empty() {
+        return;
+    }
+    let names: Vec<_> = columns.iter().map(|(_, name)| *name).collect();
+    println!("| | {} |\n|{}", names.join(" | "), " --- |".repeat(columns.len() + 1));
+    for (who, cells) in lines {
+        let cells: Vec<_> = cells.into_iter().map(|cell| cell.unwrap_or_else(|| "-".into())).collect();
+        println!("| {} | {} |", who.name(), cells.join(" | "));
+    }
+    println!();
+}
+
+fn cell(rows: &Rows, workers: u32, who: Contender, name: &str) -> Option<String> {
+    let figures = rows.figures(workers, who, name);
+    let value = median(figures.values().copied())?;
+    let plain = rows.figures(workers, Contender::Plain, name);
+    let ratios = figures.iter().filter_map(|(round, value)| Some(value / plain.get(round)?));
+    let ratio = median(ratios).filter(|ratio| ratio.is_finite() && who != Contender::Plain && name != "paced loss");
+    Some(match ratio {
+        Some(ratio) => format!("{} ({ratio:.2})", short(value)),
+        None => short(value),
+    })
+}
