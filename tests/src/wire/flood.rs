@@ -81,6 +81,12 @@ impl Flooded {
         self.arrived as f64 / self.seconds
     }
 
+    /// CPU time of the balancer's processes for each packet that arrived, in nanoseconds. Whoever is kept from the CPU
+    /// spends none, so this tells what a packet costs on a busy machine, too.
+    pub fn balancer_ns(&self) -> f64 {
+        self.balancer_ns as f64 / self.arrived.max(1) as f64
+    }
+
     /// CPU time of everybody for each packet that arrived, in nanoseconds.
     pub fn cpu_ns(&self) -> f64 {
         (self.generator_ns + self.balancer_ns + self.softirq_ns) as f64 / self.arrived.max(1) as f64

@@ -16,7 +16,7 @@ pub(super) fn start(ground: &Ground) -> Result<Process> {
     let rips = ground.rips();
     let servers: String = rips.iter().map(|rip| format!("  server s{rip} {rip}:80\n")).collect();
     let text = format!(
-        "global\n  nbthread {}\n  maxconn 20000\ndefaults\n  mode tcp\n  timeout connect 5s\n  timeout client 60s\n\
+        "global\n  nbthread {}\n  maxconn 4000\ndefaults\n  mode tcp\n  timeout connect 5s\n  timeout client 60s\n\
          \x20 timeout server 60s\nlisten web\n  bind {vip}:80\n  balance roundrobin\n{servers}\
          listen iperf3\n  bind {vip}:5201\n  server s {}:5201\n",
         ground.queues(),

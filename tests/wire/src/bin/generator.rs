@@ -62,7 +62,7 @@ struct Options {
     #[arg(long)]
     rate: Option<u64>,
     /// With a rate: packets that go at once.
-    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u64).range(1..=8192))]
+    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u64).range(1..=8192))]
     burst: u64,
     /// Ends after so many packets of each CPU.
     #[arg(long)]

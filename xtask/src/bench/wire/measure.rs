@@ -37,12 +37,15 @@ fn floods(ground: &mut Ground, standing: &Standing, row: &mut Row) -> Result<()>
     if who == Contender::Nobody {
         ensure!(full.arrived == 0, "packets came through where nobody forwards");
         row.set("wire ns", full.generator_ns as f64 / full.sent as f64);
+        let paced = ground.flood(standing, &Flood { rate: Some(PACED), ..flood })?;
+        row.set("wire paced ns", paced.generator_ns as f64 / paced.sent as f64);
         return Ok(());
     }
     ensure!(full.arrived > 0, "nothing came through");
     ensure!(full.strange == 0, "{} packets were for another host", full.strange);
     row.set("pps", full.rate());
     row.set("ns", full.cpu_ns());
+    row.set("own ns", full.balancer_ns());
     let paced = ground.flood(standing, &Flood { rate: Some(PACED), ..flood })?;
     row.raw("paced", to_value(paced)?);
     row.set("paced ns", paced.cpu_ns());

@@ -5,10 +5,11 @@ use xvs_tests::wire::Contender;
 use super::rows::{Rows, median, short};
 
 /// Figures, and what their columns are called.
-const FLOODS: [(&str, &str); 7] = [
+const FLOODS: [(&str, &str); 8] = [
     ("pps", "packets/s"),
-    ("ns", "CPU ns/packet"),
-    ("paced ns", "CPU ns/packet at 50 k/s"),
+    ("own ns", "balancer's CPU ns/packet"),
+    ("ns", "all CPU ns/packet"),
+    ("paced ns", "all CPU ns/packet at 50 k/s"),
     ("paced loss", "share lost at 50 k/s"),
     ("large pps", "packets/s of 1400 B"),
     ("syn pps", "SYN/s, all new"),
@@ -29,8 +30,12 @@ pub(super) fn print(rows: &Rows) {
     for workers in rows.workers() {
         println!("Workers: {workers}. Medians; in brackets the ratio to plain AF_XDP of the same round.\n");
         if let Some(wire) = median(rows.figures(workers, Contender::Nobody, "wire ns").into_values()) {
-            println!("Generator and wire alone: {} ns a packet, which is in all CPU times below.\n", short(wire));
+            println!("Generator and wire alone: {} ns a packet, which is in all CPU times below.", short(wire));
         }
+        if let Some(wire) = median(rows.figures(workers, Contender::Nobody, "wire paced ns").into_values()) {
+            println!("The same at 50 k/s, where each burst sets the generator up anew: {} ns.", short(wire));
+        }
+        println!();
         part(rows, workers, &FLOODS);
         part(rows, workers, &STREAMS);
     }
@@ -55,10 +60,11 @@ fn part(rows: &Rows, workers: u32, columns: &[(&str, &str)]) {
 
 fn cell(rows: &Rows, workers: u32, who: Contender, name: &str) -> Option<String> {
     let figures = rows.figures(workers, who, name);
-    let value = median(figures.values().copied())?;
+    let value = median(figures.values().copied()).filter(|value| name != "own ns" || *value > 0.0)?;
     let plain = rows.figures(workers, Contender::Plain, name);
     let ratios = figures.iter().filter_map(|(round, value)| Some(value / plain.get(round)?));
-    let ratio = median(ratios).filter(|ratio| ratio.is_finite() && who != Contender::Plain && name != "paced loss");
+    let ratio = median(ratios);
+    let ratio = ratio.filter(|ratio| ratio.is_finite() && who != Contender::Plain && name != "paced loss");
     Some(match ratio {
         Some(ratio) => format!("{} ({ratio:.2})", short(value)),
         None => short(value),
