@@ -94,7 +94,9 @@ impl Ground {
             Contender::Nobody => Body::Forwarder(Box::new(self.forwarder(&["--blackhole"])?)),
             Contender::Plain => Body::Forwarder(Box::new(self.forwarder(&[])?)),
             Contender::Xvs(method) => Body::Xvs(self.xvs(method, more)?),
-            Contender::Nft | Contender::NftRps => Body::Kernel { _rules: Rules::enter(self, who == Contender::NftRps)? },
+            Contender::Nft | Contender::NftRps => {
+                Body::Kernel { _rules: Rules::enter(self, who == Contender::NftRps)? }
+            }
             Contender::Haproxy => Body::Program(haproxy::start(self)?),
             Contender::Testpmd => Body::Program(testpmd::start(self)?),
         };

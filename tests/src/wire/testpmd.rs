@@ -32,7 +32,9 @@ pub(super) fn start(ground: &Ground) -> Result<Process> {
     let mut ended = None;
     let waited = wait_until("testpmd starting", START_LIMIT, || {
         ended = process.ended();
-        ended.is_some() || process.log().contains("Port statistics") || process.log().contains("start packet forwarding")
+        ended.is_some()
+            || process.log().contains("Port statistics")
+            || process.log().contains("start packet forwarding")
     });
     waited.with_context(|| process.log().trim().to_owned())?;
     match ended {

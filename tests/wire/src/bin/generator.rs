@@ -24,8 +24,9 @@ use xvs_wire::{parse_mac, pin, say};
 const LIVE_FRAMES: u32 = 2;
 /// The only key of a map with one value.
 const ONLY: [u8; 4] = [0; 4];
-/// Packets that one call sends, without a rate.
-const CALL: u64 = 8192;
+/// Packets that one call sends at most. After each call the kernel waits for readers of what it set up, some 20 ms in
+/// which nothing is sent; so calls are long.
+const CALL: u64 = 1 << 18;
 
 #[derive(Debug, Parser)]
 #[command(about = "Loads a veth with packets of many flows")]
@@ -61,7 +62,7 @@ struct Options {
     /// Packets a second; without it, as many as go. Of each CPU.
     #[arg(long)]
     rate: Option<u64>,
-    /// With a rate: packets that go at once.
+    /// With a rate: packets that go at once, at least.
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u64).range(1..=8192))]
     burst: u64,
     /// Ends after so many packets of each CPU.
@@ -109,18 +110,16 @@ fn generate(options: &Options, index: usize, cpu: usize) -> Result<u64> {
     let bound = options.packets.unwrap_or(u64::MAX);
     let mut asked = 0;
     while asked < bound && Instant::now() < end {
-        let most = options.rate.map_or(CALL, |_| options.burst);
-        let count = most.min(bound - asked);
+        let mut due = CALL;
         if let Some(rate) = options.rate {
-            let due = begun + Duration::from_secs_f64(asked as f64 / rate as f64);
-            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            // At least a burst; more if the last call took longer than a burst's time.
+            let at = begun + Duration::from_secs_f64((asked + options.burst) as f64 / rate as f64);
+            std::thread::sleep(at.saturating_duration_since(Instant::now()));
+            due = ((begun.elapsed().as_secs_f64() * rate as f64) as u64).saturating_sub(asked).clamp(1, CALL);
         }
-        let input = ProgramInput {
-            data_in: Some(&frame),
-            flags: LIVE_FRAMES,
-            repeat: count as u32,
-            ..ProgramInput::default()
-        };
+        let count = due.min(bound - asked);
+        let input =
+            ProgramInput { data_in: Some(&frame), flags: LIVE_FRAMES, repeat: count as u32, ..ProgramInput::default() };
         skeleton.progs.xvs_generate.test_run(input).context("the kernel would not run the generator's program")?;
         asked += count;
     }
