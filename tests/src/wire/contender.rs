@@ -110,7 +110,7 @@ impl Ground {
         command.arg("--side").arg(format!("eth1={}", self.server_mac()));
         command.args(["--queues", &self.queues().to_string()]).args(more);
         let mut tool = Tool::start("forwarder", &mut command, self.directory())?;
-        ensure!(tool.hear()? == Value::from("ready"), "the forwarder is not ready");
+        ensure!(tool.hear()? == "ready", "the forwarder is not ready");
         Ok(tool)
     }
 
