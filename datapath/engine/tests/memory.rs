@@ -1,6 +1,5 @@
 //! What a connection takes of the machine's memory, all in.
 
-#[allow(dead_code, unreachable_pub)]
 mod common;
 
 use common::memory::{is_case, measure};
