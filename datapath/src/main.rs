@@ -17,8 +17,8 @@ use xvs::control::protocol::{Action, Answer, PaceView, Standing};
 use xvs::control::wanted;
 use xvs::ipvsadm::proc::File;
 use xvs::plugin::{self, Plugin, PluginError};
-use xvs::workers::Report;
 use xvs::tune::{self, TuneError};
+use xvs::workers::Report;
 use xvs::{render, replay, run, simulate};
 use xvs_engine::sched::Builtin;
 

@@ -42,15 +42,15 @@ use self::wrap::{room_to, way_to};
 use crate::conn::{Conn, Side, Sweep};
 use crate::counters::{Count, Counters};
 use crate::drop::DropReason;
-use crate::flow::{Endpoint, Family, FlowHash};
+use crate::flow::{Address, Endpoint, Family, FlowHash};
 use crate::forward::icmp::Refusal;
 use crate::forward::nat::{self, End};
 use crate::forward::{checksum, decrement_ttl, link};
-use crate::hop::HopId;
+use crate::hop::{HopId, InterfaceId};
 use crate::real::{Method, Path, Real};
 use crate::snapshot::Snapshot;
 use crate::time::Now;
-use crate::wire::{Fragment, Headers, Packet};
+use crate::wire::{Fragment, Glance, Headers, Packet};
 
 /// How a packet goes to its own destination.
 struct Route<'a> {
@@ -91,6 +91,8 @@ pub struct Engine {
     worker: u32,
     /// The interface of the packet that is being looked at.
     interface: Cell<u32>,
+    /// The last next hop of a client that was asked for.
+    last_hop: Cell<Option<((InterfaceId, Address), HopId)>>,
     /// Packets that may still open a connection before the next one is dropped, under pressure.
     pressure: Cell<u32>,
 }
@@ -116,6 +118,7 @@ impl Engine {
             ident_step: workers.max(1),
             worker,
             interface: Cell::new(0),
+            last_hop: Cell::new(None),
             pressure: Cell::new(0),
         }
     }
@@ -171,7 +174,7 @@ impl Engine {
         let Inspected { headers, hash } = inspected;
         let verdict = match headers.fragment {
             Fragment::Later(id) => self.later_fragment(packet, headers, id, now),
-            _ if headers.flow.protocol.has_ports() => self.flow(packet, headers, hash, now),
+            _ if headers.flow.protocol.has_ports() => self.flow(packet, headers, hash, None, now),
             _ if headers.flow.protocol.is_ipsec() => self.ipsec(packet, headers, now),
             _ => self.related(packet, headers, now),
         };
@@ -180,30 +183,44 @@ impl Engine {
 
     /// A packet with ports: by its connection, or by a new one.
     #[inline(always)]
-    fn flow(&self, packet: &mut Packet<'_>, headers: Headers, hash: FlowHash, now: Now) -> Result<Verdict, DropReason> {
+    fn flow(
+        &self,
+        packet: &mut Packet<'_>,
+        headers: Headers,
+        hash: FlowHash,
+        glance: Option<&Glance>,
+        now: Now,
+    ) -> Result<Verdict, DropReason> {
         if checksum::complete(packet.bytes_mut(), &headers) {
             self.counters.checksums_completed.add(1);
         }
         match self.shared.table.lookup(&headers.flow, hash).filter(|found| self.holds(found, &headers, now)) {
             Some((conn, side)) => self.known(packet, headers, Bound::Conn(conn), side, true, now),
-            None => self.unknown(packet, headers, hash, now),
+            None => self.unknown(packet, headers, hash, glance, now),
         }
     }
 
     /// A packet that is in no connection by its own flow: an answer that crosses the director, or a new one's first.
-    #[cold]
+    #[inline(never)]
     fn unknown(
         &self,
         packet: &mut Packet<'_>,
         headers: Headers,
         hash: FlowHash,
+        glance: Option<&Glance>,
         now: Now,
     ) -> Result<Verdict, DropReason> {
         if let Some(conn) = self.answered(&headers, now) {
             return self.aside(packet, headers, Bound::Conn(conn), Side::Out, true, now);
         }
         match self.open(&headers, headers.datagram(packet.bytes()), hash, now) {
-            Ok((bound, side, is_new)) => self.aside(packet, headers, bound, side, !is_new, now),
+            Ok((bound, side, is_new)) => match (glance, &bound, is_new && side != Side::Out) {
+                (Some(glance), Bound::Conn(conn), true) => match self.express_new(packet, glance, conn, now) {
+                    Some(port) => Ok(Verdict::Transmit(port)),
+                    None => self.aside(packet, headers, bound, side, false, now),
+                },
+                _ => self.aside(packet, headers, bound, side, !is_new, now),
+            },
             Err(reason) => self.decline(packet, headers, reason, now),
         }
     }

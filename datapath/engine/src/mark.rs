@@ -8,7 +8,7 @@
 //! Invariant: immutable once built. Only a packet that may open a connection is asked about, after the connection table
 //! did not know it. Which service a mark leads to, and whether there is one, is the snapshot's business.
 
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 use std::fmt;
 
 use crate::flow::{Address, Family, Flow, Protocol};
@@ -102,7 +102,7 @@ pub struct Marks {
 }
 
 /// Prefix length, and for each destination prefix of that length the numbers of its rules, in their order.
-type Prefixes = Vec<(u8, HashMap<Address, Vec<usize>>)>;
+type Prefixes = Vec<(u8, FxHashMap<Address, Vec<usize>>)>;
 
 impl Marks {
     /// Compiles the rules; of two that fit a packet the first one counts.
@@ -114,7 +114,7 @@ impl Marks {
             let at = match prefixes.iter().position(|(known, _)| *known == length) {
                 Some(at) => at,
                 None => {
-                    prefixes.push((length, HashMap::new()));
+                    prefixes.push((length, FxHashMap::default()));
                     prefixes.len() - 1
                 }
             };

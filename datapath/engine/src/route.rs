@@ -3,7 +3,7 @@
 //! Invariant: immutable once built; a lookup tries each prefix length that occurs, longest first. Policy routing (rules
 //! by source, mark or interface) is not here: the director mirrors the main table.
 
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 
 use crate::flow::{Address, Family};
 use crate::hop::InterfaceId;
@@ -49,7 +49,7 @@ pub struct Routes {
 }
 
 /// Prefix length and the routes of that length, longest first.
-type Prefixes = Vec<(u8, HashMap<Address, Target>)>;
+type Prefixes = Vec<(u8, FxHashMap<Address, Target>)>;
 
 impl Routes {
     /// Builds the table; of two routes for one prefix the first one counts.
@@ -60,7 +60,7 @@ impl Routes {
             let at = match prefixes.binary_search_by(|(length, _)| route.length.cmp(length)) {
                 Ok(at) => at,
                 Err(at) => {
-                    prefixes.insert(at, (route.length, HashMap::new()));
+                    prefixes.insert(at, (route.length, FxHashMap::default()));
                     at
                 }
             };

@@ -131,7 +131,7 @@ impl<R: Rings> Worker<R> {
                     frame.set_packet(start, len);
                     self.queue(port, frame);
                 }
-                None => self.inspect_and_forward(frame, now),
+                None => self.forward_seen(frame, candidate, now),
             }
         }
         drop(others);
@@ -142,11 +142,19 @@ impl<R: Rings> Worker<R> {
 
     /// The long way, for a packet that looked like one for the express lane.
     #[inline(never)]
-    fn inspect_and_forward(&mut self, frame: Frame, now: Now) {
+    fn forward_seen(&mut self, mut frame: Frame, candidate: &Candidate, now: Now) {
         let (start, end) = (frame.start(), frame.end());
-        let inspected = self.engine.inspect(&self.rings.chunk(&frame)[start..end]);
-        let inspected = inspected.map_err(|reason| self.engine.counters().count_drop(reason));
-        self.forward_inspected(frame, inspected.ok(), now);
+        let verdict = match Packet::new(self.rings.chunk(&frame), start, end) {
+            Some(mut packet) => {
+                self.engine.arrive_on(frame.port().0.into());
+                let verdict = self.engine.forward_seen(&mut packet, candidate, now);
+                let (start, len) = (packet.start(), packet.len());
+                frame.set_packet(start, len);
+                verdict
+            }
+            None => Verdict::Drop(DropReason::Truncated),
+        };
+        self.obey(frame, verdict, now);
     }
 
     /// The long way; without an inspection the packet was dropped and counted.

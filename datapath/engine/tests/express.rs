@@ -26,8 +26,8 @@ enum Event {
     Available(bool),
     /// Its way: which of a few.
     Way(u8),
-    /// "Don't fragment" is copied into tunnels, or not.
-    CopyDf(bool),
+    /// "Don't fragment" is copied into tunnels, or not; and MSS are lowered to what fits them, or not.
+    Switches(bool, bool),
 }
 
 /// What is odd about a packet.
@@ -81,7 +81,7 @@ fn events() -> impl Strategy<Value = Event> {
         2 => prop_oneof![0u32..2000, 0u32..1_200_000].prop_map(Event::Wait),
         1 => any::<bool>().prop_map(Event::Available),
         1 => (0u8..6).prop_map(Event::Way),
-        1 => any::<bool>().prop_map(Event::CopyDf),
+        1 => (any::<bool>(), any::<bool>()).prop_map(|(copy, clamp)| Event::Switches(copy, clamp)),
     ]
 }
 
@@ -99,6 +99,7 @@ fn frame_of(event: &Event) -> Vec<u8> {
         Odd::MayFragment => ip = ip.may_fragment(),
         Odd::Options => ip.options = vec![1; 4],
         Odd::NoChecksum if is_udp => ip = ip.no_checksum(),
+        Odd::Nothing if flags & SYN != 0 && class & 1 != 0 => ip.tcp_options = vec![2, 4, 5, 180],
         _ => {}
     }
     let mut bytes = ip.bytes();
@@ -152,7 +153,10 @@ fn apply(site: &mut Site, event: &Event, fast: bool) -> Option<(Verdict, Vec<u8>
             let source = Some(address(DIP[0])).filter(|_| kind != 3);
             (0..2).for_each(|number| site.shared.arena.get(real(number)).set_path(path, mtu, source));
         }
-        Event::CopyDf(on) => site.shared.switches.pmtu_disc.set(on.into()),
+        Event::Switches(copy, clamp) => {
+            site.shared.switches.pmtu_disc.set(copy.into());
+            site.shared.switches.mss_clamp.set(clamp.into());
+        }
     }
     None
 }
@@ -216,6 +220,7 @@ proptest! {
         prop_assert_eq!(glance.ports, ports);
         prop_assert_eq!((usize::from(glance.len), glance.tcp), (headers.ip_len(), headers.tcp));
         prop_assert!(headers.ttl(&bytes) > 1);
+        prop_assert_eq!(Headers::seen(&glance), headers);
     }
 }
 

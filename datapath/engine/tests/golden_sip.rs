@@ -244,10 +244,11 @@ fn who_may_not_begin() {
     nat.services[0].remove(&nat.shared.arena, RealId(0));
     assert_eq!(out(&nat, udp("10.0.0.1:5060", ALICE, &call)), denied);
     assert_eq!(out(&site(one_packet(), Method::Dr), udp("10.0.0.1:5060", ALICE, &call)), denied);
-    let plain = site(Policy { engine: None, ..one_packet() }, Method::Nat);
+    let mut plain = site(Policy { engine: None, ..one_packet() }, Method::Nat);
     assert_eq!(out(&plain, udp("10.0.0.1:5060", ALICE, &call)), denied);
     let scheduler = xvs_engine::sched::Builtin::from_name("rr").unwrap();
     plain.services[0].edit(&plain.shared.arena, scheduler, one_packet());
+    plain.compile();
     assert_eq!(out(&plain, udp("10.0.0.1:5060", ALICE, &call)), Verdict::Transmit(CLIENTS), "an edit is enough");
     assert!(nat.shared.table.is_empty());
 }

@@ -10,15 +10,15 @@
 //! them (`tests/express.rs` compares the two); and it does nothing at all unless it does everything. Whatever it does not
 //! know, a new connection above all, is left to `forward`: nothing here is needed for a packet to arrive.
 
-use super::Engine;
-use crate::conn::{ConnId, Quick, Side, Slot, tcp};
+use super::{Engine, Verdict};
+use crate::conn::{Conn, ConnId, Quick, Side, Slot, tcp};
 use crate::flow::{Family, FlowHash};
 use crate::forward::express::{self, End4, Headers4, Outer4};
 use crate::hop::{Exit, Port, Resolved};
 use crate::real::{Method, Path};
 use crate::time::Now;
 use crate::tunnel::Tunnel;
-use crate::wire::{Glance, Packet, TcpFlags};
+use crate::wire::{Glance, Headers, Packet, TcpFlags};
 
 /// A packet in the express lane.
 #[derive(Clone, Copy, Debug)]
@@ -118,6 +118,35 @@ impl Engine {
         };
         conn.touch(now, self.shared.timeouts.get(conn.class(), slot), side != Side::Out);
         Some(ready)
+    }
+
+    /// What became of a packet that the express lane left alone: the long way, without reading its headers again.
+    #[inline(always)]
+    pub fn forward_seen(&self, packet: &mut Packet<'_>, candidate: &Candidate, now: Now) -> Verdict {
+        let Candidate { glance, hash, .. } = candidate;
+        self.flow(packet, Headers::seen(glance), *hash, Some(glance), now).unwrap_or_else(Verdict::Drop)
+    }
+
+    /// The first packet of a connection that was made for it just now: its state has followed it already.
+    #[inline(always)]
+    pub(super) fn express_new(
+        &self,
+        packet: &mut Packet<'_>,
+        glance: &Glance,
+        conn: &Conn<'_>,
+        now: Now,
+    ) -> Option<Port> {
+        let quick = self.shared.table.quick(conn.id());
+        let port = match quick.flags().method() {
+            Method::Dr => self.express_dr(packet.head_mut()?, glance, &quick)?,
+            Method::Nat => self.express_nat(packet.head_mut()?, glance, &quick)?,
+            // A SYN may have its MSS lowered.
+            Method::Tun if !self.shared.switches.mss_clamp.is_on() => self.express_tun(packet, glance, &quick, now)?,
+            Method::Tun | Method::Bypass => return None,
+        };
+        self.counters.real_in(conn.real(), glance.len.into());
+        self.counters.inbound.add(1);
+        Some(port)
     }
 
     /// A client's packet to its real server by direct routing.

@@ -23,7 +23,6 @@ const ISAKMP: u16 = 500;
 
 impl Engine {
     /// The connection of an answer that a DR or TUN server sends from the VIP.
-    #[cold]
     pub(super) fn answered(&self, headers: &Headers, now: Now) -> Option<Conn<'_>> {
         let flow = headers.flow.reversed();
         if !self.snapshot.is_virtual(flow.dst.address) {

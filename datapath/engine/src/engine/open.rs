@@ -10,6 +10,7 @@ use super::{Bound, Engine, Shared};
 use crate::conn::{Conn, ConnId, Flags, Full, NewConn, Side, Status, Table, state};
 use crate::drop::DropReason;
 use crate::flow::{Address, Endpoint, Family, Flow, FlowHash, Protocol};
+use crate::hop::{HopId, InterfaceId};
 use crate::real::{Method, Path, RealId};
 use crate::route::{Routes, Target};
 use crate::service::{FTP, Policy, Service, Turn};
@@ -74,7 +75,6 @@ pub(super) struct Choice {
 impl Engine {
     /// Schedules a new connection and enters it; or a single packet, which leaves no entry. Tells whether it is new, and
     /// its state follows the packet already; or another worker was faster.
-    #[cold]
     pub(super) fn open(
         &self,
         headers: &Headers,
@@ -265,7 +265,18 @@ impl Engine {
 
     /// The way to a client, with the search for its MAC already begun.
     pub(super) fn path_to(&self, client: Address) -> Path {
-        self.shared.path_to(self.snapshot.routes(), client)
+        let target = self.snapshot.routes().lookup(client);
+        self.shared.path_by(target, client, |interface, neighbour| {
+            // Most clients are behind one gateway, and a hop's number is good for ever.
+            match self.last_hop.get() {
+                Some((key, hop)) if key == (interface, neighbour) => Some(hop),
+                _ => {
+                    let hop = self.shared.hops.intern(interface, neighbour)?;
+                    self.last_hop.set(Some(((interface, neighbour), hop)));
+                    Some(hop)
+                }
+            }
+        })
     }
 }
 
@@ -279,10 +290,20 @@ impl Shared {
 
     /// The way to a client by these routes. A MAC that is not known yet is asked for.
     pub fn path_to(&self, routes: &Routes, client: Address) -> Path {
-        match routes.lookup(client) {
+        self.path_by(routes.lookup(client), client, |interface, neighbour| self.hops.intern(interface, neighbour))
+    }
+
+    /// The way that a route's target is for this client; who asks finds the number of the hop.
+    fn path_by(
+        &self,
+        target: Option<Target>,
+        client: Address,
+        intern: impl FnOnce(InterfaceId, Address) -> Option<HopId>,
+    ) -> Path {
+        match target {
             Some(Target::Via { interface, gateway, .. }) => {
                 let neighbour = gateway.unwrap_or(client);
-                let Some(hop) = self.hops.intern(interface, neighbour) else { return Path::NoRoute };
+                let Some(hop) = intern(interface, neighbour) else { return Path::NoRoute };
                 if self.hops.get(hop).mac.is_none() {
                     self.hops.want(hop);
                 }

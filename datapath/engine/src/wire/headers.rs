@@ -3,7 +3,7 @@
 //! Ethernet with up to two VLAN tags, IPv4 with options (RFC 791), IPv6 with extension headers (RFC 8200), then the
 //! ports of TCP, UDP and SCTP.
 //!
-//! Invariant: [`Headers::parse`] is the only constructor, and every offset in a `Headers` lies inside the packet that
+//! Invariant: [`Headers::parse`] is the only constructor, but for [`Headers::seen`], which gives the same; and every offset in a `Headers` lies inside the packet that
 //! it was parsed from: `l3 < l4 <= end <= packet length`, the whole IP header before `l4`, and for a protocol with
 //! ports (and no later fragment) its whole fixed header before `end`. It is not `Copy`: whoever moves the packet's
 //! head consumes it.
@@ -11,6 +11,7 @@
 use crate::drop::DropReason;
 use crate::flow::{Address, Endpoint, Family, Flow, Protocol};
 
+use super::glance::{self, Glance};
 use super::sctp::{self, SctpChunks};
 use super::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_QINQ, ETHERTYPE_VLAN, get_u16};
 
@@ -131,6 +132,21 @@ impl Headers {
             ETHERTYPE_IPV6 => Self::ipv6(frame, tags, l3),
             _ => Err(DropReason::NotIp),
         }
+    }
+
+    /// The headers of a packet that a [`Glance`] has accepted.
+    #[inline]
+    pub fn seen(glance: &Glance) -> Self {
+        let end = |address: u64, port: u64| Endpoint::new(Address::v4((address as u32).to_be_bytes()), port as u16);
+        let flow = Flow {
+            protocol: Protocol((glance.ports >> 8) as u8),
+            src: end(glance.addresses >> 32, glance.ports >> 48),
+            dst: end(glance.addresses, glance.ports >> 32),
+        };
+        let (tags, sctp) = (Tags::default(), SctpChunks::default());
+        let end = glance::L3 + usize::from(glance.len);
+        let (l3, l4, tcp, fragment) = (glance::L3, glance::L4, glance.tcp, Fragment::Whole);
+        Headers { tags, family: Family::Inet, l3, l4, end, fragment, flow, tcp, sctp }
     }
 
     /// Parses an IP packet without a link header, as an ICMP error quotes it: it may be cut off behind its first

@@ -183,7 +183,16 @@ impl Site {
 
     /// The same by another worker's engine: as a worker does it, through the express lane if that takes it.
     pub fn forward_by(&self, engine: &Engine, frame: &[u8]) -> (Verdict, Vec<u8>) {
-        self.express_by(engine, frame).unwrap_or_else(|| self.forward_long(engine, frame))
+        self.express_by(engine, frame).unwrap_or_else(|| match engine.glance(frame) {
+            Some(candidate) => {
+                let mut chunk = vec![0; 4096];
+                chunk[HEADROOM..HEADROOM + frame.len()].copy_from_slice(frame);
+                let mut packet = Packet::new(&mut chunk, HEADROOM, HEADROOM + frame.len()).unwrap();
+                let verdict = engine.forward_seen(&mut packet, &candidate, self.now);
+                (verdict, packet.bytes().to_vec())
+            }
+            None => self.forward_long(engine, frame),
+        })
     }
 
     /// Through the express lane; `None` if that leaves the packet alone.
