@@ -18,6 +18,7 @@ mod profile;
 mod soak;
 mod summary;
 mod test;
+mod vm;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -28,7 +29,7 @@ use clap::Parser;
 #[derive(Debug, Parser)]
 #[command(
     name = "cargo xtask",
-    about = "What people run: demo, test, traces, golden, plugins, deps, bench, profile, soak"
+    about = "What people run: demo, test, traces, golden, plugins, deps, bench, profile, soak, vm"
 )]
 enum Task {
     /// Shows the product at work: one client, one director, four real servers, on this machine.
@@ -90,6 +91,11 @@ enum Task {
         #[arg(long, default_value_t = 10.0)]
         minutes: f64,
     },
+    /// Zero-copy, and a comparison with the kernel's IPVS, in a virtual machine that is fetched from Debian.
+    Vm {
+        #[command(subcommand)]
+        what: vm::Vm,
+    },
 }
 
 fn main() -> ExitCode {
@@ -116,5 +122,6 @@ fn run(task: Task) -> Result<()> {
         Task::Bench { what } => bench::run(what),
         Task::Profile(profile) => profile::run(&profile),
         Task::Soak { minutes } => soak::run(minutes),
+        Task::Vm { what } => vm::run(what),
     }
 }
