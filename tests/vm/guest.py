@@ -87,11 +87,11 @@ def wait_until(what, body, limit=30):
         time.sleep(0.2)
 
 
-def name_interfaces():
+def name_interfaces(letters="abcd"):
     """Gives the interfaces the names of their wires: 52:54:00:00:00:0a is `a`."""
     for module in ["virtio_pci", "virtio_net", "igb"]:
         attempt(f"modprobe {module}")
-    for letter in "abcd":
+    for letter in letters:
         mac = f"52:54:00:00:00:0{letter}"
         wanted = lambda: [d for d in os.listdir("/sys/class/net") if read(f"/sys/class/net/{d}/address").strip() == mac]
         found = wait_until(f"an interface with MAC {mac}", wanted)
@@ -124,10 +124,11 @@ class Director:
             raise RuntimeError(f"`xvs run` ended: {read(LOG).splitlines()[-1]}")
 
     def status(self):
-        return json.loads(run("xvs status --json"))
+        return json.loads(run("xvs status --json"))["status"]
 
     def drops(self):
-        return {d["reason"]: d["packets"] for d in json.loads(run("xvs drops --json")) if d["packets"]}
+        drops = json.loads(run("xvs drops --json"))["drops"]
+        return {drop["reason"]: drop["packets"] for drop in drops if drop["packets"]}
 
     def stop(self):
         self.process.terminate()
@@ -169,5 +170,6 @@ def end():
     """The scenario's exit code; what the director said is shown if anything failed."""
     if failed and os.path.exists(LOG):
         print("the director's log ends:")
-        print("\n".join(read(LOG).splitlines()[-25:]), flush=True)
+        lines = [line for line in read(LOG).splitlines() if "INFO changed" not in line]
+        print("\n".join(lines[-25:]), flush=True)
     sys.exit(1 if failed else 0)

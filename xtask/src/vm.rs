@@ -124,40 +124,44 @@ impl Ground {
 }
 
 /// Taps and their namespace are root's.
-fn wires() -> Result<Wires> {
+fn wires(queues: u32) -> Result<Wires> {
     ensure!(xvs_tests::is_root(), "taps and network namespaces need root: `sudo -E env PATH=$PATH cargo xtask vm ...`");
-    Wires::lay()
+    Wires::lay(queues)
 }
 
 fn zero_copy(how: How, device: Device) -> Result<Report> {
     let ground = Ground::lay()?;
-    let wires = wires()?;
     let queues = if device == Device::Igb { 1 } else { QUEUES };
+    let wires = wires(queues)?;
     println!("{}", title(format!("zero-copy: kernel {}, {queues} queues", ground.store.release()?)));
     let spec = Spec {
         scenario: "zero_copy.py",
         words: vec![queues.to_string(), how.accelerator.name().into()],
         accelerator: how.accelerator,
         device,
+        interfaces: "abcd",
         queues,
-        wires: Some(wires.name()),
+        wires: wires.name(),
+        taps: "abcd",
         counter: None,
         limit: how.limit(),
     };
     let machine = ground.start(&spec)?;
-    report::follow(&ground.store, machine, |_, _| Ok(()))
+    report::follow(&ground.store, machine, |_, _| Ok(false))
 }
 
 fn shell(how: How) -> Result<()> {
     let ground = Ground::lay()?;
-    let wires = wires()?;
+    let wires = wires(QUEUES)?;
     let spec = Spec {
         scenario: "shell",
         words: Vec::new(),
         accelerator: how.accelerator,
         device: Device::Virtio,
+        interfaces: "abcd",
         queues: QUEUES,
-        wires: Some(wires.name()),
+        wires: wires.name(),
+        taps: "abcd",
         counter: None,
         limit: how.limit(),
     };

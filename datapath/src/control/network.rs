@@ -292,10 +292,13 @@ impl Network {
         let address = IpAddr::from(neighbour);
         let entry = self.view().neighbour(link, address);
         let mac = entry.filter(|entry| entry.state.is_usable()).and_then(|entry| entry.mac);
+        // To ask about an entry that was set by hand would make it one of the kernel's own, which is then lost.
+        let is_fixed = entry.is_some_and(|entry| entry.state.is_fixed());
         if let Some(mac) = mac {
             self.shared.hops.resolve(hop, mac);
         }
-        if self.asked.insert(hop)
+        if !is_fixed
+            && self.asked.insert(hop)
             && let Err(error) = self.mirror.ask_neighbour(link, address)
             && !std::mem::replace(&mut self.complained, true)
         {

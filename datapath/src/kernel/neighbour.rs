@@ -48,6 +48,11 @@ impl NeighbourState {
         }
     }
 
+    /// Whether it is as it is by somebody's hand or by the link's nature, and the kernel never asks about it.
+    pub fn is_fixed(self) -> bool {
+        matches!(self, NeighbourState::Permanent | NeighbourState::NoArp)
+    }
+
     /// Whether packets may be sent to the address that goes with it.
     pub fn is_usable(self) -> bool {
         use NeighbourState::{Delay, NoArp, Permanent, Probe, Reachable, Stale};

@@ -33,11 +33,7 @@ pub(super) fn devices(desired: &Desired) -> Result<Vec<Device>, RunError> {
     let mut devices: Vec<Device> = Vec::new();
     for interface in desired.interfaces() {
         let facts = kernel::Facts::read(&interface.name)?;
-        let queues = interface.queues.unwrap_or(facts.receive_queues);
-        if queues > facts.receive_queues {
-            let (have, interface) = (facts.receive_queues, interface.name.clone());
-            return Err(RunError::TooManyQueues { interface, have, asked: queues });
-        }
+        let queues = served(&interface.name, interface.queues, facts.receive_queues)?;
         if queues < facts.receive_queues {
             tracing::warn!(
                 interface = interface.name,
@@ -45,6 +41,15 @@ pub(super) fn devices(desired: &Desired) -> Result<Vec<Device>, RunError> {
                 queues,
                 facts.receive_queues,
                 if desired.director().absent_worker == AbsentWorker::Drop { "dropped" } else { "left to the kernel" }
+            );
+        }
+        if let Some(hidden) = hidden(facts.driver.as_deref(), facts.channels) {
+            tracing::warn!(
+                interface = interface.name,
+                "virtio-net has {hidden} pairs of queues more than it uses, and gives them to XDP programs: packets may \
+                 come in by those and are not served. `ethtool -L {} combined {}`, or make the device with fewer pairs",
+                interface.name,
+                facts.receive_queues + hidden
             );
         }
         if facts.lro {
@@ -73,6 +78,23 @@ pub(super) fn devices(desired: &Desired) -> Result<Vec<Device>, RunError> {
         });
     }
     Ok(devices)
+}
+
+/// How many queues of an interface are served, of those that it has in use.
+///
+/// More are refused here, because not every driver does: virtio-net binds a socket in zero-copy mode to a queue that is
+/// not in use, and the kernel (6.18, 7.3) falls over it when the XDP program is taken away.
+fn served(interface: &str, asked: Option<u32>, have: u32) -> Result<u32, RunError> {
+    match asked {
+        Some(asked) if asked > have => Err(RunError::TooManyQueues { interface: interface.to_owned(), have, asked }),
+        asked => Ok(asked.unwrap_or(have)),
+    }
+}
+
+/// Pairs of queues that virtio-net may take for XDP, and that the device then delivers to.
+fn hidden(driver: Option<&str>, channels: Option<kernel::Channels>) -> Option<u32> {
+    let channels = channels.filter(|_| driver == Some("virtio_net"))?;
+    channels.receive_max.checked_sub(channels.combined).filter(|hidden| *hidden > 0)
 }
 
 /// Attaches the XDP programs, one an interface, and tells in which mode each is.
@@ -119,4 +141,31 @@ pub(super) fn interface_facts(devices: &[Device], modes: &[Active]) -> Vec<Inter
         },
     };
     devices.iter().zip(modes).map(facts).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Guards against a socket on a queue that is not in use, over which kernels fall.
+    #[test]
+    fn a_queue_that_is_not_in_use_is_never_served() {
+        assert_eq!(served("eth0", None, 3).ok(), Some(3), "all, if none are asked for");
+        assert_eq!(served("eth0", Some(2), 3).ok(), Some(2));
+        assert_eq!(served("eth0", Some(3), 3).ok(), Some(3), "queues 0 to 2");
+        let refused = served("eth0", Some(4), 3).expect_err("queue 3 of 0 to 2");
+        assert_eq!(refused.exit_code(), 8);
+        let text = refused.to_string();
+        assert!(text.contains("eth0 has 3 receive queues") && text.contains("ethtool -L eth0 combined 4"), "{text}");
+    }
+
+    /// Guards the warning about queues that virtio-net hides, and that no other driver gets it.
+    #[test]
+    fn queues_that_virtio_hides_are_told() {
+        let channels = kernel::Channels { receive: 0, transmit: 0, combined: 2, receive_max: 8 };
+        assert_eq!(hidden(Some("virtio_net"), Some(channels)), Some(6));
+        assert_eq!(hidden(Some("virtio_net"), Some(kernel::Channels { receive_max: 2, ..channels })), None);
+        assert_eq!(hidden(Some("ice"), Some(channels)), None);
+        assert_eq!(hidden(None, None), None);
+    }
 }

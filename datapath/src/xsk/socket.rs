@@ -179,7 +179,12 @@ fn bind_as(frames: &Frames, bindings: &[Binding], mode: BindFlags) -> Result<Soc
     let mut bound = Vec::with_capacity(bindings.len());
     for binding in bindings {
         let failed = |source: io::Error| {
+            let zero_copy = mode.contains(BindFlags::XDP_ZEROCOPY);
             let cure = match source.raw_os_error() {
+                // Drivers say so of features that are missing as well as of queues that are.
+                Some(libc::EINVAL | libc::EOPNOTSUPP) if zero_copy => {
+                    "; the driver can not do it with this device as it is (docs/zero-copy.md), or set `zero_copy = \"auto\"`"
+                }
                 Some(libc::EBUSY) => "; another program has the queue, stop it",
                 Some(libc::EPERM) => "; run as root or with CAP_NET_RAW and CAP_BPF",
                 Some(libc::EINVAL) => "; is the queue number below the device's combined queues?",
@@ -187,7 +192,7 @@ fn bind_as(frames: &Frames, bindings: &[Binding], mode: BindFlags) -> Result<Soc
                 Some(libc::EOPNOTSUPP) => "; the driver can not, set `zero_copy = \"off\"`",
                 _ => "",
             };
-            let mode = if mode.contains(BindFlags::XDP_ZEROCOPY) { " in zero-copy mode" } else { "" };
+            let mode = if zero_copy { " in zero-copy mode" } else { "" };
             BindError::Socket { interface: binding.interface.clone(), queue: binding.queue, mode, source, cure }
         };
         let interface = binding.interface.parse().map_err(|_| failed(io::Error::from_raw_os_error(libc::ENODEV)))?;

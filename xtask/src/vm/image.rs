@@ -30,6 +30,12 @@ const SKIP: &[&str] = &[
     "usr/lib/x86_64-linux-gnu/gconv", "usr/lib/locale", "usr/share/perl5", "usr/share/openssl", "usr/include", "var/lib/dpkg",
 ];
 
+/// Directories that are mounted over, or written to.
+const DIRECTORIES: &[&str] = &["dev", "proc", "run", "sys", "tmp", "root"];
+
+/// busybox's programs that `init` and the scenarios call.
+const APPLETS: &[&str] = &["sh", "mkdir", "mount", "modprobe", "poweroff", "setsid", "sleep", "stty", "dmesg", "ls", "cat", "ps"];
+
 /// Where the load lies inside.
 const LOAD: &str = "xvs";
 
@@ -53,12 +59,13 @@ pub(super) fn base(store: &Store) -> Result<PathBuf> {
 
 /// A number that changes with the lists of this file (FNV-1a).
 fn fingerprint() -> u32 {
-    let bytes = MODULES.iter().chain(SKIP).flat_map(|name| name.bytes().chain([0]));
+    let all = [MODULES, SKIP, DIRECTORIES, APPLETS].into_iter().flatten();
+    let bytes = all.flat_map(|name| name.bytes().chain([0]));
     bytes.fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
 fn write_base(store: &Store, cpio: &mut Cpio) -> Result<()> {
-    for name in ["dev", "proc", "sys", "tmp", "root"] {
+    for name in DIRECTORIES {
         cpio.directory(name)?;
     }
     // The kernel opens it for the first program, before anything is mounted.
@@ -73,7 +80,7 @@ fn write_base(store: &Store, cpio: &mut Cpio) -> Result<()> {
         cpio.file(name, 0o644, text.as_bytes())?;
     }
     let busybox = store.guest().join("usr/bin/busybox");
-    for applet in ["sh", "mount", "modprobe", "poweroff", "dmesg", "sleep", "cat", "ls", "ps", "ping", "stty", "setsid"] {
+    for applet in APPLETS {
         if !store.guest().join("usr/bin").join(applet).exists() {
             cpio.link(&format!("usr/bin/{applet}"), Path::new("busybox"))?;
         }

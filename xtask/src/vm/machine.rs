@@ -56,10 +56,14 @@ pub(super) struct Spec<'a> {
     pub(super) words: Vec<String>,
     pub(super) accelerator: Accelerator,
     pub(super) device: Device,
+    /// Which there are: `a` and `b` are the director's, `c` and `d` the far ends of their wires.
+    pub(super) interfaces: &'a str,
     /// Pairs of queues of `a` and `b`; more than one take `wires`.
     pub(super) queues: u32,
-    /// The namespace with taps; without it, the interfaces are joined inside of qemu.
-    pub(super) wires: Option<&'a str>,
+    /// The namespace with taps.
+    pub(super) wires: &'a str,
+    /// Which interfaces have a tap; the others are joined inside of qemu, which costs this machine less.
+    pub(super) taps: &'a str,
     /// qemu's plugin that counts instructions, and its file.
     pub(super) counter: Option<(&'a Path, &'a Path)>,
     pub(super) limit: Duration,
@@ -182,13 +186,10 @@ impl Accelerator {
 
 impl Spec<'_> {
     fn command(&self, store: &Store, initrd: &Path) -> Result<Command> {
-        let mut command = store.program("usr/bin/qemu-system-x86_64", "qemu-system-x86_64");
-        if let Some(namespace) = self.wires {
-            // `ip netns exec` becomes the program, so its pid is qemu's.
-            let mut inside = Command::new("ip");
-            inside.args(["netns", "exec", namespace]).arg(command.get_program()).args(command.get_args());
-            command = inside;
-        }
+        let qemu = store.program("usr/bin/qemu-system-x86_64", "qemu-system-x86_64");
+        // `ip netns exec` becomes the program, so its pid is qemu's.
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", self.wires]).arg(qemu.get_program()).args(qemu.get_args());
         for directory in store.firmware() {
             command.arg("-L").arg(directory);
         }
@@ -206,7 +207,7 @@ impl Spec<'_> {
         command.args(["-serial", "chardev:scenario"]);
         command.arg("-kernel").arg(store.image()?).arg("-initrd").arg(initrd);
         command.arg("-append").arg(self.kernel_line());
-        for interface in ['a', 'b', 'c', 'd'] {
+        for interface in self.interfaces.chars() {
             command.args(self.interface(interface));
         }
         if let Some((plugin, counts)) = self.counter {
@@ -222,16 +223,13 @@ impl Spec<'_> {
         format!("{quiet} xvs.scenario={} xvs.words={words} xvs.limit={}", self.scenario, self.limit.as_secs())
     }
 
-    /// One interface: `a` and `b` are the director's, `c` and `d` are the far ends of their wires.
     fn interface(&self, letter: char) -> Vec<String> {
         let is_directors = ['a', 'b'].contains(&letter);
         let queues = if is_directors { self.queues } else { 1 };
-        let network = match self.wires {
-            Some(_) if queues > 1 => {
-                format!("tap,id={letter},ifname={letter},script=no,downscript=no,vhost=off,queues={queues}")
-            }
-            Some(_) => format!("tap,id={letter},ifname={letter},script=no,downscript=no,vhost=off"),
-            None => format!("hubport,id={letter},hubid={}", u32::from(['b', 'd'].contains(&letter))),
+        let many = if queues > 1 { format!(",queues={queues}") } else { String::new() };
+        let network = match self.taps.contains(letter) {
+            true => format!("tap,id={letter},ifname={letter},script=no,downscript=no,vhost=off{many}"),
+            false => format!("hubport,id={letter},hubid=0"),
         };
         let mac = format!("netdev={letter},mac=52:54:00:00:00:0{letter},romfile=");
         // Packets are whole on the wire: no checksum is left to a device, none is made of several.

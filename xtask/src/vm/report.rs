@@ -62,18 +62,24 @@ impl Report {
     }
 }
 
-/// Follows a scenario to its end; `mark` is called for each of its marks.
+/// Follows a scenario to its end. `hear` gets every mark, and every line; it says whether a line was for it alone.
 pub(super) fn follow(
     store: &Store,
     mut machine: Machine,
-    mut mark: impl FnMut(&Machine, &str) -> Result<()>,
+    mut hear: impl FnMut(&Machine, &Word) -> Result<bool>,
 ) -> Result<Report> {
     let (started, mut report) = (Instant::now(), Report::default());
     let end = loop {
         match machine.next() {
-            Ok(Word::Line(line)) => report.take(&line),
-            Ok(Word::Mark(name)) => mark(&machine, &name).and_then(|()| machine.go_on())?,
             Ok(Word::Exit(code)) => break Ok(code),
+            Ok(word) => {
+                let taken = hear(&machine, &word)?;
+                match word {
+                    Word::Line(line) if !taken => report.take(&line),
+                    Word::Mark(_) => machine.go_on()?,
+                    _ => {}
+                }
+            }
             Err(error) => break Err(error),
         }
     };

@@ -17,7 +17,7 @@ pub(super) struct Wires {
 
 impl Wires {
     /// Lays them: `a` and `b` with so many queues.
-    pub(super) fn lay() -> Result<Self> {
+    pub(super) fn lay(queues: u32) -> Result<Self> {
         let wires = Wires { name: format!("xvs-vm-{}", std::process::id()) };
         ip(&["netns", "add", &wires.name])?;
         let exec = ["netns", "exec", &wires.name, "sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6"];
@@ -27,7 +27,7 @@ impl Wires {
             wires.inside(&format!("link set dev {bridge} up"))?;
             for end in ends {
                 // The two of the director have queues; the other two are plain.
-                let queues = if ["a", "b"].contains(&end) { " multi_queue" } else { "" };
+                let queues = if queues > 1 && ["a", "b"].contains(&end) { " multi_queue" } else { "" };
                 wires.inside(&format!("tuntap add dev {end} mode tap{queues}"))?;
                 wires.inside(&format!("link set dev {end} master {bridge}"))?;
                 wires.inside(&format!("link set dev {end} up"))?;
