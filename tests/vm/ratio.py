@@ -19,6 +19,10 @@ OPTIONS = {"dr": "-g", "nat": "-m", "tun": "-i"}
 SERVERS = [f"10.2.0.{host}" for host in range(11, 15)]
 FLOWS = 4096
 PORT = 5353
+# What the emulated wires carry without loss; packets a second.
+RATE = 15_000
+# An interface is looked at so often, and not at every packet, as on a NIC with interrupt moderation.
+MODERATION_NS = 5_000_000
 DIRECTOR, GENERATOR = 0, 1
 
 
@@ -42,6 +46,8 @@ def lay_wires():
     ip("neigh replace 10.1.0.2 lladdr 02:00:00:00:01:02 dev a nud permanent\n")
     for device in "ab":
         pin_interrupts(device, DIRECTOR)
+        write(f"/sys/class/net/{device}/gro_flush_timeout", str(MODERATION_NS))
+        write(f"/sys/class/net/{device}/napi_defer_hard_irqs", "1000")
     pin_interrupts("c", GENERATOR)
 
 
@@ -60,7 +66,7 @@ class Generator:
         mac = read("/sys/class/net/a/address").strip()
         pktgen("pgctrl", "reset")
         pktgen(f"kpktgend_{GENERATOR}", "rem_device_all", "add_device c")
-        pktgen("c", "count 0", "clone_skb 0", "pkt_size 60", "delay 0", f"dst_mac {mac}", "src_mac 02:00:00:00:01:02",
+        pktgen("c", "count 0", "clone_skb 0", "pkt_size 60", f"ratep {RATE}", f"dst_mac {mac}", "src_mac 02:00:00:00:01:02",
                "src_min 10.1.0.2", "src_max 10.1.0.2", f"dst {vip}", f"udp_dst_min {PORT}", f"udp_dst_max {PORT}",
                "udp_src_min 2000", f"udp_src_max {2000 + FLOWS}", "flag UDPSRC_RND", "flag UDPCSUM")
 
@@ -81,16 +87,28 @@ def moved():
     return count("a", "rx_packets"), count("b", "tx_packets") + by_xdp
 
 
+def events():
+    """What wakes processor 0, so far: interrupts of both interfaces, softirqs that poll them, switches between threads."""
+    column = DIRECTOR + 1
+    numbers = {number for device in "ab" for number in os.listdir(f"/sys/class/net/{device}/device/../msi_irqs")}
+    lines = [line.split() for line in open("/proc/interrupts")]
+    interrupts = sum(int(line[column]) for line in lines if line[0].rstrip(":") in numbers)
+    polls = next(int(line.split()[column]) for line in open("/proc/softirqs") if "NET_RX" in line)
+    return interrupts, polls
+
+
 def measure(director, method, flows):
     """Counts over some seconds in which all flows are known."""
     with Generator(VIPS[method]):
         wait_until(f"{FLOWS} flows are known", lambda: flows() >= FLOWS * 0.99, 60)
-        (received, transmitted), since = moved(), time.monotonic()
+        (received, transmitted), before, since = moved(), events(), time.monotonic()
         mark("begin")
         time.sleep(SECONDS)
         received, transmitted = (now - before for now, before in zip(moved(), (received, transmitted)))
         lasted = time.monotonic() - since
+        interrupts, polls = (now - then for now, then in zip(events(), before))
         mark("end")
+    print(f"{director} {method}: an interrupt every {received / max(interrupts, 1):.1f} packets, a softirq every {received / max(polls, 1):.1f}")
     print(f"RESULT {director} {method} {transmitted} {received} {lasted:.3f}", flush=True)
     check(f"{director} by {method.upper()}: what came in went out ({transmitted} of {received} packets)",
           received > 1000 and abs(received - transmitted) < received * 0.02 + 1024)
@@ -107,7 +125,7 @@ def ipvs(method):
 
 
 def xvs(method):
-    site = f'[director]\ncontrol = "{SOCKET}"\ncpus = [{DIRECTOR}]\n[connections]\ncapacity = 65536\n'
+    site = f'[director]\ncontrol = "{SOCKET}"\ncpus = [{DIRECTOR}]\n[connections]\ncapacity = 65536\n[frames]\ncount = 8192\n'
     for device in "ab":
         site += f'[[interface]]\nname = "{device}"\nzero_copy = "require"\n'
     site += f'[[service]]\naddress = "{VIPS[method]}:{PORT}"\nprotocol = "udp"\nscheduler = "rr"\n'
@@ -120,6 +138,8 @@ def xvs(method):
     measure("xvs", method, lambda: director.status()["connections"])
     fixed = run("ip neigh show nud permanent").count("lladdr 02:")
     check("neighbours that were set by hand stay so", fixed == len(SERVERS) + 1, f"{fixed} of {len(SERVERS) + 1}")
+    drops = director.drops()
+    check("nothing was dropped", not drops, f"{drops}")
     case("and its frames are conserved", lambda: ledger(director.status()))
     check("and it ends when it is told to", director.stop() == 0)
 
@@ -136,6 +156,7 @@ def main():
     name_interfaces("abc")
     print(f"kernel {os.uname().release}, accelerator {ACCELERATOR}, {FLOWS} flows of 60-byte UDP, {SECONDS:g} s a figure", flush=True)
     lay_wires()
+    write("/proc/sys/net/core/bpf_jit_kallsyms", "1")
     for method in METHODS:
         ipvs(method)
         xvs(method)

@@ -143,6 +143,7 @@ fn zero_copy(how: How, device: Device) -> Result<Report> {
         queues,
         wires: wires.name(),
         taps: "abcd",
+        moderation: None,
         counter: None,
         limit: how.limit(),
     };
@@ -162,6 +163,7 @@ fn shell(how: How) -> Result<()> {
         queues: QUEUES,
         wires: wires.name(),
         taps: "abcd",
+        moderation: None,
         counter: None,
         limit: how.limit(),
     };

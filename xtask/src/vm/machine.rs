@@ -64,6 +64,8 @@ pub(super) struct Spec<'a> {
     pub(super) wires: &'a str,
     /// Which interfaces have a tap; the others are joined inside of qemu, which costs this machine less.
     pub(super) taps: &'a str,
+    /// The director's interfaces collect what they send for so long, as a NIC with interrupt moderation reports it.
+    pub(super) moderation: Option<Duration>,
     /// qemu's plugin that counts instructions, and its file.
     pub(super) counter: Option<(&'a Path, &'a Path)>,
     pub(super) limit: Duration,
@@ -235,7 +237,8 @@ impl Spec<'_> {
         // Packets are whole on the wire: no checksum is left to a device, none is made of several.
         let whole = "guest_csum=off,guest_tso4=off,guest_tso6=off,guest_ecn=off,guest_ufo=off,host_ufo=off";
         let plain = format!("virtio-net-pci,{mac},{whole},csum=off,gso=off,host_tso4=off,host_tso6=off,host_ecn=off");
-        let rings = "rx_queue_size=1024";
+        let collect = self.moderation.map(|pause| format!(",tx=timer,x-txtimer={}", pause.as_nanos())).unwrap_or_default();
+        let rings = format!("rx_queue_size=1024{collect}");
         let vectors = 2 * queues + 2;
         let many = if queues > 1 { format!(",mq=on,vectors={vectors}") } else { String::new() };
         let device = match self.device {

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
@@ -14,6 +15,9 @@ use super::report::{self, Report};
 use super::{Ground, How};
 use crate::cargo;
 use crate::paint::title;
+
+/// How long the interfaces collect what they send.
+const MODERATION: Duration = Duration::from_millis(1);
 
 /// Functions of a profile that are shown.
 const SHOWN: usize = 15;
@@ -92,6 +96,7 @@ pub(super) fn run(how: How, seconds: u32, methods: &[String], profile: bool) -> 
         wires: wires.name(),
         // Nobody is behind this tap, so frames that leave by it cost nobody anything.
         taps: "b",
+        moderation: Some(MODERATION),
         counter: plugin.as_deref().zip(file.as_deref()),
         limit: how.limit(),
     };
