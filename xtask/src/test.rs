@@ -1,10 +1,12 @@
 //! `cargo xtask test`: everything, in the order in which failures are cheapest.
 //!
 //! The scheduler plugins are built first, because tests of all kinds load them. Then units, properties and the BPF
-//! program; then the network namespaces, one story at a time, against the release build of the product. A failing step
-//! does not keep the next from running: the table at the end shows all.
+//! program; then the network namespaces, one story at a time, against the release build of the product, and the virtual
+//! machine. A failing step does not keep the next from running: the table at the end shows all.
 
-use anyhow::{Result, bail};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
 
 use crate::cargo;
 use crate::deps;
@@ -14,6 +16,18 @@ use crate::summary::{Summary, table};
 
 /// Scheduler plugins are a workspace of their own, since old toolchains must build it.
 const PLUGINS: &str = "sched-plugins/Cargo.toml";
+
+/// `cargo xtask vm test`, a program of its own so that its lines are counted like a runner's. Without root there are no taps:
+/// a skip, or a failure where skips are failures.
+fn virtual_machine(ci: bool) -> Result<Summary> {
+    println!("\n{}", title("virtual machine"));
+    if !ci && !xvs_tests::is_root() {
+        println!("SKIPPED: the virtual machine's wires need root");
+        return Ok(Summary::skipped("virtual machine"));
+    }
+    let own = std::env::current_exe().context("the running executable has no path")?;
+    Summary::of("virtual machine", Command::new(own).args(["vm", "test"]))
+}
 
 pub(crate) fn run(fast: bool, ci: bool, filter: Option<&str>) -> Result<()> {
     let ci = ci || ["CI", "XVS_CI"].iter().any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()));
@@ -57,6 +71,9 @@ pub(crate) fn run(fast: bool, ci: bool, filter: Option<&str>) -> Result<()> {
     if !fast {
         let binaries = cargo::build_release()?;
         step("network namespaces", &["test", "--package", "xvs-tests"], &["--test-threads=1"], Some(&binaries))?;
+    }
+    if !fast && filter.is_empty() {
+        summaries.push(virtual_machine(ci)?);
     }
     table(&summaries);
     let failed = summaries.iter().filter(|summary| !summary.is_good()).map(|summary| summary.name.as_str());

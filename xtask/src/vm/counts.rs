@@ -43,7 +43,10 @@ impl Counts {
     /// Instructions of programs, and of the kernel: its addresses are the upper half of all.
     pub(super) fn instructions(&self) -> (u64, u64) {
         let half = 1 << 63;
-        (self.blocks.range(..half).map(|(_, count)| count).sum(), self.blocks.range(half..).map(|(_, count)| count).sum())
+        (
+            self.blocks.range(..half).map(|(_, count)| count).sum(),
+            self.blocks.range(half..).map(|(_, count)| count).sum(),
+        )
     }
 
     /// The kernel's instructions by the function that they are in: `symbols` are names by their first address.

@@ -86,8 +86,8 @@ impl Cpio {
         self.entries += 1;
         let length = u32::try_from(content.len()).map_err(|_| io::Error::other(format!("{name} is over 4 GB")))?;
         let name_length = name.len() as u32 + 1;
-        let fields =
-            [self.entries, mode, 0, 0, 1, 0, length, 0, 0, device.0, device.1, name_length, 0].map(|n| format!("{n:08x}"));
+        let fields = [self.entries, mode, 0, 0, 1, 0, length, 0, 0, device.0, device.1, name_length, 0]
+            .map(|n| format!("{n:08x}"));
         write!(self.out, "070701{}{name}\0", fields.concat())?;
         // Magic number and fields are 110 bytes.
         self.pad(110 + name.len() + 1)?;

@@ -18,23 +18,52 @@ use crate::cargo;
 
 /// Modules that scenarios ask for; what these depend on comes along.
 const MODULES: &[&str] = &[
-    "virtio_net", "virtio_pci", "igb", "veth", "macvlan", "dummy", "ipip", "pktgen", "xsk_diag", "ip_vs", "ip_vs_rr",
-    "ip_vs_wrr", "ip_vs_wlc", "ip_vs_mh",
+    "virtio_net",
+    "virtio_pci",
+    "igb",
+    "veth",
+    "macvlan",
+    "dummy",
+    "ipip",
+    "pktgen",
+    "xsk_diag",
+    "ip_vs",
+    "ip_vs_rr",
+    "ip_vs_wrr",
+    "ip_vs_wlc",
+    "ip_vs_mh",
 ];
 
 /// What no scenario reads. (`perl` and `dpkg` come along with packages and never run.)
 const SKIP: &[&str] = &[
-    "usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info", "usr/share/perl", "usr/share/perl5",
-    "usr/share/zoneinfo", "usr/share/i18n", "usr/share/bash-completion", "usr/share/lintian", "usr/share/common-licenses",
-    "usr/lib/x86_64-linux-gnu/perl", "usr/lib/x86_64-linux-gnu/perl5", "usr/lib/x86_64-linux-gnu/perl-base",
-    "usr/lib/x86_64-linux-gnu/gconv", "usr/lib/locale", "usr/share/perl5", "usr/share/openssl", "usr/include", "var/lib/dpkg",
+    "usr/share/doc",
+    "usr/share/man",
+    "usr/share/locale",
+    "usr/share/info",
+    "usr/share/perl",
+    "usr/share/perl5",
+    "usr/share/zoneinfo",
+    "usr/share/i18n",
+    "usr/share/bash-completion",
+    "usr/share/lintian",
+    "usr/share/common-licenses",
+    "usr/lib/x86_64-linux-gnu/perl",
+    "usr/lib/x86_64-linux-gnu/perl5",
+    "usr/lib/x86_64-linux-gnu/perl-base",
+    "usr/lib/x86_64-linux-gnu/gconv",
+    "usr/lib/locale",
+    "usr/share/perl5",
+    "usr/share/openssl",
+    "usr/include",
+    "var/lib/dpkg",
 ];
 
 /// Directories that are mounted over, or written to.
 const DIRECTORIES: &[&str] = &["dev", "proc", "run", "sys", "tmp", "root"];
 
 /// busybox's programs that `init` and the scenarios call.
-const APPLETS: &[&str] = &["sh", "mkdir", "mount", "modprobe", "poweroff", "setsid", "sleep", "stty", "dmesg", "ls", "cat", "ps"];
+const APPLETS: &[&str] =
+    &["sh", "mkdir", "mount", "modprobe", "poweroff", "setsid", "sleep", "stty", "dmesg", "ls", "cat", "ps"];
 
 /// Where the load lies inside.
 const LOAD: &str = "xvs";
@@ -70,7 +99,8 @@ fn write_base(store: &Store, cpio: &mut Cpio) -> Result<()> {
     }
     // The kernel opens it for the first program, before anything is mounted.
     cpio.device("dev/console", 5, 1)?;
-    cpio.tree(&store.guest(), "", &|name| SKIP.contains(&name) || name.ends_with(".pyc")).context("Debian's programs")?;
+    cpio.tree(&store.guest(), "", &|name| SKIP.contains(&name) || name.ends_with(".pyc"))
+        .context("Debian's programs")?;
     for (name, text) in [
         ("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n"),
         ("etc/group", "root:x:0:\n"),
@@ -135,7 +165,8 @@ fn closure(text: &str, builtin: &str) -> Result<BTreeMap<String, Vec<String>>> {
             all.iter().find(|(path, _)| is_it(path)).with_context(|| format!("the kernel has no module {module}"))?;
         // depmod lists needs with the needs of those.
         for path in needs.iter().filter(|path| !path.is_empty()).chain([path]) {
-            let own: Vec<String> = all[path].iter().filter(|path| !path.is_empty()).map(|&path| path.to_owned()).collect();
+            let own: Vec<String> =
+                all[path].iter().filter(|path| !path.is_empty()).map(|&path| path.to_owned()).collect();
             wanted.insert((*path).to_owned(), own);
         }
     }

@@ -202,7 +202,15 @@ impl Spec<'_> {
         };
         let (memory, cpus) = (MEMORY.to_string(), CPUS.to_string());
         command.args(["-M", "q35", "-accel", accelerator, "-cpu", cpu, "-smp", &cpus, "-m", &memory]);
-        command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-name", "xvs,debug-threads=on"]);
+        command.args([
+            "-nodefaults",
+            "-no-user-config",
+            "-display",
+            "none",
+            "-no-reboot",
+            "-name",
+            "xvs,debug-threads=on",
+        ]);
         let console = store.directory().join("console.log");
         command.arg("-chardev").arg(format!("file,id=console,path={}", console.display()));
         command.args(["-serial", "chardev:console", "-chardev", "stdio,id=scenario,signal=off"]);
@@ -237,7 +245,8 @@ impl Spec<'_> {
         // Packets are whole on the wire: no checksum is left to a device, none is made of several.
         let whole = "guest_csum=off,guest_tso4=off,guest_tso6=off,guest_ecn=off,guest_ufo=off,host_ufo=off";
         let plain = format!("virtio-net-pci,{mac},{whole},csum=off,gso=off,host_tso4=off,host_tso6=off,host_ecn=off");
-        let collect = self.moderation.map(|pause| format!(",tx=timer,x-txtimer={}", pause.as_nanos())).unwrap_or_default();
+        let collect =
+            self.moderation.map(|pause| format!(",tx=timer,x-txtimer={}", pause.as_nanos())).unwrap_or_default();
         let rings = format!("rx_queue_size=1024{collect}");
         let vectors = 2 * queues + 2;
         let many = if queues > 1 { format!(",mq=on,vectors={vectors}") } else { String::new() };

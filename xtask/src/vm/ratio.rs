@@ -146,7 +146,10 @@ impl Listener {
     }
 
     fn conclude(&self, methods: &[String], report: &mut Report) {
-        println!("\n{:8} {:4} {:>10} {:>12} {:>9} {:>9} {:>11} {:>10}", "", "", "packets/s", "instructions", "kernel", "program", "us/packet", "busy");
+        println!(
+            "\n{:8} {:4} {:>10} {:>12} {:>9} {:>9} {:>11} {:>10}",
+            "", "", "packets/s", "instructions", "kernel", "program", "us/packet", "busy"
+        );
         for figure in &self.figures {
             println!("{}", figure.row());
         }
@@ -161,14 +164,20 @@ impl Listener {
                 continue;
             };
             let (work, time) = (ipvs.instructions() / xvs.instructions(), ipvs.time_us() / xvs.time_us());
-            let sentence = format!("{}: IPVS takes {work:.2} times the instructions of xvs, {time:.2} times the time", method.to_uppercase());
+            let sentence = format!(
+                "{}: IPVS takes {work:.2} times the instructions of xvs, {time:.2} times the time",
+                method.to_uppercase()
+            );
             // Without the plugin there is only time.
             report.check(if work.is_finite() { work > 1.0 } else { time > 1.0 }, &sentence);
         }
     }
 
     fn profile(&self, figure: &Figure) {
-        println!("\n{}", title(format!("{} {}: instructions a packet, by function of the kernel", figure.director, figure.method)));
+        println!(
+            "\n{}",
+            title(format!("{} {}: instructions a packet, by function of the kernel", figure.director, figure.method))
+        );
         for (name, count) in figure.counts.by_function(&self.symbols).iter().take(SHOWN) {
             println!("  {:>7.0}  {name}", *count as f64 / figure.packets);
         }

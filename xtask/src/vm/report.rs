@@ -13,7 +13,8 @@ use super::store::Store;
 use crate::paint::{bad, good};
 
 /// How the kernel says that something of its own went wrong.
-const COMPLAINTS: &[&str] = &["WARNING:", "BUG:", "Oops", "Kernel panic", "general protection fault", "NETDEV WATCHDOG"];
+const COMPLAINTS: &[&str] =
+    &["WARNING:", "BUG:", "Oops", "Kernel panic", "general protection fault", "NETDEV WATCHDOG"];
 
 /// Lines of the console that are shown after a failure.
 const SHOWN: usize = 40;
