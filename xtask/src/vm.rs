@@ -39,7 +39,7 @@ pub(crate) enum Vm {
     ZeroCopy {
         #[command(flatten)]
         how: How,
-        /// How the director's interfaces are made. igb has one queue here.
+        /// How the director's interfaces are made. igb has one queue here, and does not pass today (docs/zero-copy.md).
         #[arg(long, value_enum, default_value_t = Device::Virtio)]
         device: Device,
     },
