@@ -1,6 +1,6 @@
 //! Time as an argument.
 //!
-//! Nothing in the engine asks a clock. Whoever calls it says what time it is, once a batch: the director from a coarse
+//! Nothing in the engine asks a clock. Whoever calls it says what time it is, once a batch: the director from the
 //! monotonic clock, a replay from its capture, a test from its story.
 
 /// A moment, in milliseconds since some start that the caller chose. Monotonic.
