@@ -259,7 +259,7 @@ fn errors_of_binding_name_the_cure() {
     let told = attempt(&SMALL, "a0", 77, ZeroCopy::Auto);
     assert!(told.contains("queue 77 of a0") && told.contains("below"), "{told}");
     let told = attempt(&SMALL, "a0", 0, ZeroCopy::Require);
-    assert!(told.contains("zero-copy") && told.contains("zero_copy = \"off\""), "{told}");
+    assert!(told.contains("zero-copy") && told.contains("zero_copy = \"auto\""), "{told}");
     let told = attempt(&Frames { size: 1000, ..SMALL }, "a0", 0, ZeroCopy::Auto);
     assert!(told.contains("frames"), "{told}");
     let _living = wires.rings(&SMALL);

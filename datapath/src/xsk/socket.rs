@@ -183,7 +183,7 @@ fn bind_as(frames: &Frames, bindings: &[Binding], mode: BindFlags) -> Result<Soc
             let cure = match source.raw_os_error() {
                 // Drivers say so of features that are missing as well as of queues that are.
                 Some(libc::EINVAL | libc::EOPNOTSUPP) if zero_copy => {
-                    "; the driver can not do it with this device as it is (docs/zero-copy.md), or set `zero_copy = \"auto\"`"
+                    "; the driver can not do it with this device as it is (docs/zero-copy.md); set `zero_copy = \"auto\"`"
                 }
                 Some(libc::EBUSY) => "; another program has the queue, stop it",
                 Some(libc::EPERM) => "; run as root or with CAP_NET_RAW and CAP_BPF",
