@@ -26,12 +26,14 @@ use xvs_redirect::{Key, Range};
 
 use crate::config::rules;
 
+use super::addresses::Addresses;
 use super::classes::Classes;
 use super::entry::{Entry, Member};
 use super::estimate::difference;
 use super::keys;
 use super::protocol::schedulers::plugin;
 use super::protocol::{Refusal, RefusalKind, ServerSpec, ServiceId, ServiceSpec};
+use super::round::Round;
 use super::sysctl::Settings;
 use super::totals::Totals;
 use super::trash::{Trash, Trashed, is_idle};
@@ -103,6 +105,10 @@ pub struct Book {
     cull: Cull,
     marking: Marking,
     totals: Totals,
+    /// How far the sample has come, and the look at the plugins.
+    sampling: Round,
+    tending: Round,
+    addresses: Addresses,
     plugins: Plugins,
     /// Answers of DR and TUN servers are steered, too.
     observes: bool,
@@ -128,6 +134,9 @@ impl Book {
             cull: Cull::default(),
             marking: Marking::default(),
             totals: Totals::default(),
+            sampling: Round::default(),
+            tending: Round::default(),
+            addresses: Addresses::default(),
             plugins: Plugins::default(),
             observes: false,
         }
@@ -151,6 +160,11 @@ impl Book {
     /// The engine's services, for a snapshot.
     pub fn services(&self) -> &Services {
         &self.services
+    }
+
+    /// The addresses that got their first service since the last call (true), or lost their last one.
+    pub fn take_moved_addresses(&mut self) -> Vec<(IpAddr, bool)> {
+        self.addresses.take_moved()
     }
 
     /// Every server that packets may still go to, removed ones included: its record and its address.
@@ -200,6 +214,7 @@ impl Book {
         self.services.insert(entry.service.clone());
         self.entries.insert(number, entry);
         self.numbers.insert(id, number);
+        self.addresses.add(&id);
         self.changed = true;
         self.marking.stale |= is_ranged(&id);
         if !steered {
@@ -244,6 +259,7 @@ impl Book {
     fn remove_entry(&mut self, id: &ServiceId) -> Option<Entry> {
         let entry = self.entries.remove(&self.numbers.remove(id)?)?;
         self.services.remove(entry.service.key);
+        self.addresses.remove(id);
         self.changed = true;
         self.marking.stale |= is_ranged(id);
         Some(entry)

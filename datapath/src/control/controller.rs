@@ -22,13 +22,13 @@ use super::book::{Book, check_room};
 use super::change::Scene;
 use super::datapath::Datapath;
 use super::errands::{Errand, Errands, Ready, Silent};
-use super::protocol::{Action, Answer, Outcome, Protocol, Refusal, RefusalKind, ServiceId};
+use super::protocol::{Action, Answer, Outcome, Protocol, Refusal, RefusalKind};
 use super::socket::Call;
 use super::vips::Vips;
 use super::wanted::{self, Wanted};
 use super::watch::Watch;
 use super::workshop::{Machine, Workshop};
-use super::{answer, estimate, keys, report, timeouts, workers};
+use super::{answer, datapath, estimate, keys, report, timeouts, workers};
 
 /// Next hops in use are confirmed by the kernel this often.
 const REFRESH: Duration = Duration::from_secs(5);
@@ -38,6 +38,8 @@ const TICK: Duration = Duration::from_secs(1);
 const TEND: Duration = Duration::from_millis(100);
 /// The longest that the controller waits without looking at its timers.
 const WAIT: Duration = Duration::from_millis(200);
+/// What concerns all services or servers is done for so many between two requests, which takes less than a millisecond.
+const PIECE: usize = 1000;
 /// After news from the kernel, further news wait so many times as long as these took: a storm of changes leaves time
 /// for requests.
 const NEWS_PAUSE: u32 = 4;
@@ -115,7 +117,7 @@ impl Controller {
     /// Works until told to reload or stop.
     pub fn run(&mut self, inlets: &mut Inlets) -> Signal {
         let (mut refreshed, mut ticked, mut sampled) = (Instant::now(), Instant::now(), Instant::now());
-        let mut tended = Instant::now();
+        let (mut tended, mut wait) = (Instant::now(), WAIT);
         let ready = self.errands.ready.clone();
         loop {
             // An inlet whose other end is gone would be ready for ever; it is closed instead.
@@ -142,14 +144,15 @@ impl Controller {
                     Err(_) => inlets.news = never(),
                 },
                 recv(inlets.signals) -> signal => return signal.unwrap_or(Signal::Stop),
-                default(WAIT) => {}
+                default(wait) => {}
             }
             if due(&mut tended, TEND) {
-                self.book.tend(workers::now().millis());
+                self.book.begin_to_tend();
             }
             if due(&mut sampled, Duration::from_secs(estimate::PERIOD_S)) {
-                self.book.sample();
+                self.book.begin_sample();
             }
+            wait = if self.go_on() { Duration::ZERO } else { WAIT };
             if due(&mut ticked, TICK) {
                 self.book.defend(workers::now());
                 self.book.tidy(workers::now().millis(), &mut self.datapath);
@@ -164,6 +167,15 @@ impl Controller {
                 self.datapath.network.refresh_used();
             }
         }
+    }
+
+    /// Goes on with what concerns all services or servers, a piece of each. True if there is more to do.
+    fn go_on(&mut self) -> bool {
+        let samples = self.book.go_on_sampling(PIECE);
+        let tends = self.book.go_on_tending(workers::now().millis(), PIECE);
+        let finds = self.datapath.go_on_finding_ways(PIECE);
+        let asks = self.datapath.network.go_on_resolving(PIECE / datapath::ASKING);
+        samples || tends || finds || asks
     }
 
     /// Takes in what the kernel reports.
@@ -250,14 +262,8 @@ impl Controller {
                 self.explain(protocol, client, virtual_address).map(Answer::Text)
             }
             other => {
-                let services = match &other {
-                    Action::Many(actions) => actions.iter().any(moves_addresses),
-                    action => moves_addresses(action),
-                };
                 let answer = answer::answer(&mut self.scene(who), other)?;
-                if services {
-                    self.follow_vips();
-                }
+                self.follow_vips();
                 Ok(answer)
             }
         }
@@ -307,14 +313,7 @@ impl Controller {
     }
 
     fn follow_vips(&mut self) {
-        if !self.vips.are_ours() {
-            return;
-        }
-        let wanted = self.book.entries().filter_map(|entry| match entry.spec.id {
-            ServiceId::Address { address, .. } => Some(address.ip()),
-            ServiceId::Mark { .. } => None,
-        });
-        self.vips.follow(wanted.collect(), &mut self.datapath.network);
+        self.vips.follow(self.book.take_moved_addresses(), &mut self.datapath.network);
     }
 
     /// The rules in force, in the order in which a file has them.
@@ -342,11 +341,6 @@ impl Drop for Controller {
         // Before the datapath goes, whichever way the director ends: they would outlive the process.
         self.vips.release(&mut self.datapath.network);
     }
-}
-
-/// Only these bring or take away addresses.
-fn moves_addresses(action: &Action) -> bool {
-    matches!(action, Action::AddService(_) | Action::DeleteService(_) | Action::Flush)
 }
 
 /// Has this much time passed? Then it begins again. After a long pause (a suspended machine) once, and not as often as

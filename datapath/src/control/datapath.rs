@@ -19,7 +19,12 @@ use xvs_redirect::{Error, Key, Range, Redirect};
 use super::book::Outside;
 use super::network::{Changes, Network, Way};
 use super::protocol::{Refusal, RefusalKind};
+use super::replies::Replies;
+use super::ways::Ways;
 use super::workers::{Handle, Health};
+
+/// To ask the kernel about a way takes as long as to write so many that are known.
+pub(super) const ASKING: usize = 20;
 
 /// Workers, XDP program, network.
 pub struct Datapath {
@@ -37,6 +42,9 @@ pub struct Datapath {
     marks: Arc<Marks>,
     generation: u64,
     ways: HashMap<RealId, Way>,
+    /// Those that are to be found again.
+    stale: Ways,
+    replies: Replies,
     local: HashSet<IpAddr>,
 }
 
@@ -45,7 +53,7 @@ impl Datapath {
     pub fn new(redirect: Redirect, handles: Vec<Handle>, network: Network, shared: Arc<Shared>) -> Self {
         let (snapshot, marks, ways, local) = Default::default();
         let (interfaces, routes) = (network.interfaces().into(), network.routes().into());
-        let generation = 0;
+        let (generation, stale, replies) = (0, Ways::default(), Replies::start(shared.clone()));
         let mut datapath = Datapath {
             redirect,
             handles,
@@ -57,6 +65,8 @@ impl Datapath {
             marks,
             generation,
             ways,
+            stale,
+            replies,
             local,
         };
         datapath.steer_local();
@@ -70,7 +80,8 @@ impl Datapath {
         &self.snapshot
     }
 
-    /// Takes in what the network reported. `services` and `reals` are all that there are.
+    /// Takes in what the network reported. `services` and `reals` are all that there are. The ways of these are found
+    /// again by [`go_on_finding_ways`](Datapath::go_on_finding_ways).
     pub fn follow(&mut self, changes: Changes, services: &Services, reals: Vec<(RealId, IpAddr)>) {
         if changes.addresses {
             self.steer_local();
@@ -80,14 +91,22 @@ impl Datapath {
         }
         (self.interfaces, self.routes) = (self.network.interfaces().into(), self.network.routes().into());
         self.tell_macs();
-        // Servers of many services are often the same machines.
-        let mut known: HashMap<IpAddr, Way> = HashMap::new();
-        for (real, server) in reals {
-            let way = known.entry(server).or_insert_with(|| self.network.way_to(server)).clone();
+        // First, so that the workers know of an interface before a way goes there.
+        self.publish(services, &self.marks.clone());
+        self.stale.begin(reals);
+        self.replies.follow(&self.routes);
+    }
+
+    /// Finds the ways of some servers again: of so many if they are the same machines, of fewer if the kernel is to be
+    /// asked. True if there is more to do.
+    pub fn go_on_finding_ways(&mut self, mut servers: usize) -> bool {
+        while servers > 0 {
+            let Some((real, server)) = self.stale.next() else { return false };
+            let (way, is_new) = self.stale.way(server, || self.network.way_to(server));
+            servers = servers.saturating_sub(if is_new { ASKING } else { 1 });
             self.set_way(real, server, way);
         }
-        self.publish(services, &self.marks.clone());
-        self.shared.reroute_replies(&self.routes);
+        true
     }
 
     /// Looks after the workers, once a second: one that has ended or does not breathe is told of once.
@@ -199,6 +218,7 @@ impl Outside for Datapath {
 
     fn route(&mut self, real: RealId, server: IpAddr) {
         let way = self.network.way_to(server);
+        self.stale.forget(real);
         self.set_way(real, server, way);
     }
 

@@ -137,8 +137,8 @@ impl Entry {
         self.tally.resume(self.traffic(counters));
     }
 
-    /// A sample for the rates of the service and of its servers.
-    pub(super) fn sample(&mut self, counters: &AllCounters) {
+    /// A sample for the rates of the service and of its servers. Gives all its traffic.
+    pub(super) fn sample(&mut self, counters: &AllCounters) -> Traffic {
         let mut sum = self.retired;
         for member in &mut self.members {
             let traffic = member.traffic(counters);
@@ -146,6 +146,7 @@ impl Entry {
             sum += traffic;
         }
         self.tally.sample(sum);
+        sum
     }
 
     /// The service as it is, for a listing; if it is not `live`, with the counts of the last sample. `path` tells how

@@ -3,7 +3,8 @@
 //! ```text
 //! protocol    what is asked and answered            client      the tools' end
 //! socket      the director's end
-//! book        the rules in force                    entry, tally, totals, trash, classes, keys   its parts
+//! book        the rules in force                    entry, tally, totals, trash, classes, keys, round,
+//!                                                   addresses   its parts
 //! change      one action, or many as one            timeouts, estimate   timeouts, rates
 //! sysctl      settings by name, and the defences
 //! workshop    plugins from their files              registry    their names and versions
@@ -12,6 +13,7 @@
 //! workers     mail to the workers, and their health   pace, histogram   how they go about their work
 //! network     ways and next hops, from the kernel   vips        addresses of our own
 //! datapath    workers, XDP program, network         report, thread   what is told of them
+//! ways        of servers, found again               replies     ways of answers, found again
 //! answer      requests that need no network         errands     requests that need a file of a plugin first
 //! controller  all of it together
 //! ```
@@ -21,9 +23,10 @@
 //! ```text
 //! protocol < client, socket < timeouts, estimate, sysctl, workshop < registry, beside, watch
 //!     < wanted < book < histogram < pace < change, workers < network
-//!     < vips, datapath < thread < report < answer, many < errands < controller
+//!     < vips, ways, replies < datapath < thread < report < answer, many < errands < controller
 //! ```
 
+mod addresses;
 pub mod answer;
 pub mod beside;
 pub mod book;
@@ -42,7 +45,9 @@ pub mod network;
 pub mod pace;
 pub mod protocol;
 pub mod registry;
+mod replies;
 pub mod report;
+mod round;
 pub mod socket;
 pub mod sysctl;
 mod tally;
@@ -53,5 +58,6 @@ mod trash;
 pub mod vips;
 pub mod wanted;
 mod watch;
+mod ways;
 pub mod workers;
 pub mod workshop;

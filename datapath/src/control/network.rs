@@ -3,7 +3,7 @@
 //! Invariant: an interface keeps its [`InterfaceId`] for as long as the director runs, because next hops refer to it.
 //! What the kernel says is followed, never changed, except that it is asked to resolve and refresh neighbours.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -52,6 +52,11 @@ pub struct Network {
     asked: HashSet<HopId>,
     /// It was told in this second that the kernel would not.
     complained: bool,
+    /// Next hops that the kernel is to be asked about.
+    doubtful: VecDeque<HopId>,
+    /// Behind those: what workers want, and what traffic went to.
+    has_wanted: bool,
+    has_used: bool,
     events: Vec<Event>,
 }
 
@@ -75,9 +80,22 @@ pub struct Changes {
 impl Network {
     /// Over this mirror; `devices` are the link indices that the workers serve, in the order of their ports.
     pub fn new(mirror: Mirror, shared: Arc<Shared>, devices: Vec<u32>, gateways: HashMap<u32, Gateway>) -> Self {
-        let (links, asked, complained, events) = Default::default();
+        let (links, asked, complained, doubtful, has_wanted, has_used, events) = Default::default();
         let states = vec![DeviceState::Running; devices.len()];
-        let mut network = Network { mirror, shared, devices, gateways, states, links, asked, complained, events };
+        let mut network = Network {
+            mirror,
+            shared,
+            devices,
+            gateways,
+            states,
+            links,
+            asked,
+            complained,
+            doubtful,
+            has_wanted,
+            has_used,
+            events,
+        };
         network.number_links();
         network.look_at_devices();
         network
@@ -308,11 +326,25 @@ impl Network {
         mac
     }
 
-    /// Serves the workers' wishes for MACs.
+    /// The workers wish for MACs: [`go_on_resolving`](Network::go_on_resolving) asks for them.
     pub fn resolve_wanted(&mut self) {
-        for hop in self.shared.hops.take_wanted() {
+        self.has_wanted = true;
+    }
+
+    /// Asks the kernel about so many next hops. True if there is more to do.
+    pub fn go_on_resolving(&mut self, hops: usize) -> bool {
+        if self.doubtful.is_empty() {
+            // What packets wait for comes first.
+            if std::mem::take(&mut self.has_wanted) {
+                self.doubtful.extend(self.shared.hops.take_wanted());
+            } else if std::mem::take(&mut self.has_used) {
+                self.doubtful.extend(self.shared.hops.take_used());
+            }
+        }
+        for hop in self.doubtful.drain(..hops.min(self.doubtful.len())).collect::<Vec<_>>() {
             self.refresh(hop);
         }
+        !self.doubtful.is_empty() || self.has_wanted || self.has_used
     }
 
     /// A second has passed: the kernel may be asked again about the same next hops.
@@ -321,11 +353,9 @@ impl Network {
         self.complained = false;
     }
 
-    /// Keeps the next hops fresh that traffic went to since the last call.
+    /// Keeps the next hops fresh that traffic went to since the last call, as above.
     pub fn refresh_used(&mut self) {
-        for hop in self.shared.hops.take_used() {
-            self.refresh(hop);
-        }
+        self.has_used = true;
     }
 
     /// Takes in what the kernel reports, once a second at least. An error is no end: what it changed before is told with

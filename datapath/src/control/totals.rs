@@ -12,13 +12,18 @@ use super::tally::Tally;
 pub(super) struct Totals {
     /// Of services that are gone.
     gone: Traffic,
+    /// Of those that the sample on its way has passed, and of those that were gone before it came to them.
+    passed: Traffic,
     tally: Tally,
 }
 
 impl Totals {
-    /// A service goes, with this traffic.
-    pub(super) fn retire(&mut self, service: Traffic) {
+    /// A service goes, with this traffic. `unpassed`: the sample on its way has not come to it.
+    pub(super) fn retire(&mut self, service: Traffic, unpassed: bool) {
         self.gone += service;
+        if unpassed {
+            self.passed += service;
+        }
     }
 
     fn sum(&self, services: impl Iterator<Item = Traffic>) -> Traffic {
@@ -34,9 +39,19 @@ impl Totals {
         self.tally.stats(if live { self.sum(services) } else { self.tally.sampled() })
     }
 
-    /// A sample for the rates.
-    pub(super) fn sample(&mut self, services: impl Iterator<Item = Traffic>) {
-        self.tally.sample(self.sum(services));
+    /// A sample for the rates begins.
+    pub(super) fn begin_sample(&mut self) {
+        self.passed = self.gone;
+    }
+
+    /// It passes a service with this traffic.
+    pub(super) fn pass(&mut self, service: Traffic) {
+        self.passed += service;
+    }
+
+    /// It has passed all.
+    pub(super) fn end_sample(&mut self) {
+        self.tally.sample(self.passed);
     }
 
     /// Counting begins again.

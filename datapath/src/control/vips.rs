@@ -3,7 +3,7 @@
 //! Only with `own_vips = true`; otherwise the addresses are the operator's and nothing here happens. Invariant: an
 //! address that was there before is not ours, and stays when we leave.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 use crate::kernel;
@@ -12,6 +12,8 @@ use super::network::Network;
 
 /// A new address is announced so often, once a second: one announcement may be lost.
 const ANNOUNCEMENTS: u8 = 3;
+/// So many addresses are announced again, or tried again, in one second: requests wait meanwhile.
+const ANNOUNCED_AT_ONCE: usize = 100;
 
 /// The VIPs, on the interface that holds them.
 #[derive(Debug)]
@@ -38,31 +40,29 @@ impl Vips {
         Vips { interface, owned: HashMap::new(), others: HashMap::new() }
     }
 
-    /// Is there anything to do here at all?
-    pub fn are_ours(&self) -> bool {
-        self.interface.is_some()
-    }
-
     fn link(&self, network: &Network) -> Option<u32> {
         network.view().link_by_name(self.interface.as_ref()?).map(|link| link.index)
     }
 
-    /// Adds and removes addresses so that exactly these are ours.
-    pub fn follow(&mut self, wanted: HashSet<IpAddr>, network: &mut Network) {
-        let Some(name) = &self.interface else { return };
-        let Some(link) = self.link(network) else {
-            tracing::error!(interface = name, "there is no such interface for the VIPs");
-            return;
-        };
-        let gone: Vec<IpAddr> = self.owned.keys().filter(|address| !wanted.contains(address)).copied().collect();
-        for address in gone {
-            self.owned.remove(&address);
-            delete(network, link, address);
+    /// Adds addresses that came, and takes away those of ours that went (false).
+    pub fn follow(&mut self, moved: Vec<(IpAddr, bool)>, network: &mut Network) {
+        let Some(name) = self.interface.as_ref().filter(|_| !moved.is_empty()) else { return };
+        let link = self.link(network);
+        if link.is_none() {
+            tracing::error!(interface = name, "there is no such interface for the VIPs; it is looked for every second");
         }
-        self.others.retain(|address, _| wanted.contains(address));
-        for address in wanted {
-            if !self.owned.contains_key(&address) && !self.others.contains_key(&address) {
-                self.add(link, address, network);
+        // Those that go make room for others.
+        for (address, _) in moved.iter().filter(|(_, wanted)| !wanted) {
+            self.others.remove(address);
+            if let (Some(_), Some(link)) = (self.owned.remove(address), link) {
+                delete(network, link, *address);
+            }
+        }
+        for (address, _) in moved.into_iter().filter(|(_, wanted)| *wanted) {
+            match link {
+                _ if self.owned.contains_key(&address) || self.others.contains_key(&address) => {}
+                Some(link) => self.add(link, address, network),
+                None => drop(self.others.insert(address, Other::Failed)),
             }
         }
     }
@@ -92,12 +92,12 @@ impl Vips {
         let failed = self.others.iter().filter(|(_, other)| **other == Other::Failed);
         let failed: Vec<IpAddr> = failed.map(|(address, _)| *address).collect();
         let new = self.owned.iter().filter(|(_, left)| **left > 0);
-        let new: Vec<IpAddr> = new.map(|(address, _)| *address).collect();
+        let new: Vec<IpAddr> = new.map(|(address, _)| *address).take(ANNOUNCED_AT_ONCE).collect();
         for address in new {
             self.announce(address, network);
         }
         let Some(link) = self.link(network) else { return };
-        for address in failed {
+        for address in failed.into_iter().take(ANNOUNCED_AT_ONCE) {
             self.add(link, address, network);
         }
     }

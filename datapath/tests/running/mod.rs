@@ -6,6 +6,7 @@ use std::{env, fs};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
+use xvs::control::client::Client;
 
 use crate::wires::{Wires, eventually};
 
@@ -28,6 +29,11 @@ impl Running {
 
     /// With these further lines about the director, and these tables.
     pub(crate) fn start_as(wires: &Wires, form: &str, director: &str, tables: &str) -> Running {
+        Running::start_sized(wires, form, director, tables, 1024)
+    }
+
+    /// With room for so many connections.
+    pub(crate) fn start_sized(wires: &Wires, form: &str, director: &str, tables: &str, capacity: u32) -> Running {
         let scratch = env::temp_dir().join(format!("xvs-xsk-{}-{}", std::process::id(), wires.here.name()));
         fs::create_dir_all(&scratch).expect("a directory");
         let path = |name: &str| scratch.join(name).to_string_lossy().into_owned();
@@ -35,7 +41,7 @@ impl Running {
         fs::write(
             path("site.toml"),
             format!(
-                "{tables}[connections]\ncapacity = 1024\n[director]\nown_vips = true\n{director}[[interface]]\nname = \"a0\"\nqueues = 1\n\
+                "{tables}[connections]\ncapacity = {capacity}\n[director]\nown_vips = true\n{director}[[interface]]\nname = \"a0\"\nqueues = 1\n\
              [[interface]]\nname = \"a1\"\nqueues = 1\n[[service]]\naddress = \"192.0.2.10:80\"\n\
              [[service.server]]\naddress = \"10.0.0.1:80\"\n"
             ),
@@ -53,6 +59,12 @@ impl Running {
             std::os::unix::net::UnixStream::connect(&control).is_ok()
         });
         Running { child, control, log }
+    }
+
+    /// A connection to its control socket.
+    #[allow(dead_code, reason = "most tests use the programs")]
+    pub(crate) fn client(&self) -> Client {
+        Client::connect(std::path::Path::new(&self.control)).expect("it listens")
     }
 
     pub(crate) fn xvs(&self, words: &[&str]) -> Value {

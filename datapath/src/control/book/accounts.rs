@@ -6,7 +6,7 @@ use xvs_engine::real::RealId;
 
 use super::super::entry::Entry;
 use super::super::protocol::{self, Refusal, RefusalKind, ServiceId};
-use super::{Book, no_such_service};
+use super::{Book, no_such_service, plugins};
 
 impl Book {
     /// Zeroes the counters of one service, or of all.
@@ -30,13 +30,32 @@ impl Book {
 
     /// Takes a sample for the rates, every [`PERIOD_S`](crate::control::estimate::PERIOD_S) seconds, if rates are made.
     pub fn sample(&mut self) {
-        if !self.settings.estimates() {
-            return;
+        self.begin_sample();
+        while self.go_on_sampling(usize::MAX) {}
+    }
+
+    /// Begins to take a sample, which [`go_on_sampling`](Book::go_on_sampling) carries out; unless one is still on its way.
+    pub fn begin_sample(&mut self) {
+        if self.settings.estimates() && self.sampling.begin() {
+            self.totals.begin_sample();
         }
-        let Book { entries, counters, totals, .. } = self;
-        entries.values_mut().for_each(|entry| entry.sample(counters));
-        totals.sample(entries.values().map(|entry| entry.traffic(counters)));
-        self.tell_rates();
+    }
+
+    /// Samples services with about so many servers, and tells plugins the rates of theirs. True if there is more to do.
+    pub fn go_on_sampling(&mut self, mut servers: usize) -> bool {
+        let live = self.settings.estimates();
+        let Book { entries, counters, totals, sampling, shared, .. } = self;
+        let Some(from) = sampling.next().filter(|_| live) else { return sampling.stop(None) };
+        for (number, entry) in entries.range_mut(from..) {
+            if servers == 0 {
+                return sampling.stop(Some(*number));
+            }
+            totals.pass(entry.sample(counters));
+            plugins::announce(entry, &shared.arena, counters);
+            servers = servers.saturating_sub(1 + entry.members.len());
+        }
+        totals.end_sample();
+        sampling.stop(None)
     }
 
     /// A service as it is, for a listing. `path` tells how packets reach a server.

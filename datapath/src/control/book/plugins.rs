@@ -114,20 +114,28 @@ impl Book {
         self.plugins.refused.insert(file, message);
     }
 
-    /// Tells all plugins the rates of their servers.
-    pub(super) fn tell_rates(&self) {
-        for entry in self.entries.values() {
-            announce(entry, &self.shared.arena, &self.counters);
-        }
+    /// Looks after the plugins, often; what happened goes to the log.
+    pub fn tend(&mut self, now_ms: u64) {
+        self.begin_to_tend();
+        while self.go_on_tending(now_ms, usize::MAX) {}
     }
 
-    /// Looks after the plugins, often; what happened goes to the log.
-    pub fn tend(&self, now_ms: u64) {
-        for entry in self.entries.values() {
+    /// Begins to look after the plugins, which [`go_on_tending`](Book::go_on_tending) carries out.
+    pub fn begin_to_tend(&mut self) {
+        self.tending.begin();
+    }
+
+    /// Looks after the plugins of so many services. True if there is more to do.
+    pub fn go_on_tending(&mut self, now_ms: u64, services: usize) -> bool {
+        let Some(from) = self.tending.next() else { return false };
+        let mut entries = self.entries.range(from..);
+        for entry in entries.by_ref().take(services).map(|(_, entry)| entry) {
             for event in entry.beside.tick(ground(entry, &self.shared.arena, &self.counters), now_ms) {
                 log(entry, &event);
             }
         }
+        let next = entries.next().map(|(number, _)| *number);
+        self.tending.stop(next)
     }
 
     /// A sentence for each service whose plugin is not asked.

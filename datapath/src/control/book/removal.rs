@@ -58,7 +58,7 @@ impl Book {
 
     fn close_service(&mut self, id: &ServiceId, now_ms: u64) -> Option<()> {
         let entry = self.remove_entry(id)?;
-        self.totals.retire(entry.traffic(&self.counters));
+        self.totals.retire(entry.traffic(&self.counters), self.sampling.is_ahead(entry.service.number));
         for member in entry.members {
             entry.service.remove(&self.shared.arena, member.real);
             self.discard(*id, entry.service.number, member, now_ms);
