@@ -50,7 +50,7 @@ pub use error::RunError;
 /// Real servers that the director has records for, removed ones with connections included.
 pub const REALS_MAX: usize = 1 << 17;
 /// Next hops that it has records for.
-pub const HOPS_MAX: usize = 1 << 16;
+pub const HOPS_MAX: usize = 1 << 17;
 /// Bytes that a place in the connection table takes when both families use it: a line, two lines, and two slots of an
 /// index that is never more than half full.
 const CONNECTION_BYTES: u64 = 64 + 128 + 32;

@@ -107,6 +107,7 @@ fn full_maps_say_so() {
     while redirect.steer(reply(held)).is_ok() {
         held += 1;
     }
+    assert!(held >= 100_000, "{held} servers are fewer than a large director has");
     // Whichever of the two maps was full, the other must not know the key either.
     let w = World::v4();
     let Key::Reply { address, .. } = reply(held) else { unreachable!() };

@@ -18,8 +18,8 @@
 /* Limits. Elements are allocated when they are inserted (BPF_F_NO_PREALLOC), so room that is not used costs one bucket
  * head (16 bytes) an entry and no more. */
 #define SERVICES_MAX 16384
-#define REPLIES_MAX 65536
-#define ADDRESSES_MAX 65536
+#define REPLIES_MAX 131072
+#define ADDRESSES_MAX 131072
 #define LOCAL_MAX 4096
 /* Overwritten before load with the number of queues of the interface that this object is loaded for. */
 #define QUEUES_MAX 64
