@@ -6,12 +6,15 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
+use serde::de::DeserializeOwned;
 
 use crate::addresses::Pair;
 use crate::answers::Answers;
 use crate::binaries::binary;
+use crate::flow::Flow;
 use crate::load::Load;
 use crate::namespace::Namespace;
 use crate::server::checksum;
@@ -157,7 +160,13 @@ impl Client {
         self.peer(&["tunnel", &self.address.to_text(to), &to.to_string(), "--server", &server.to_string()])
     }
 
-    fn peer(&self, words: &[&str]) -> Result<Answers> {
+    /// Sends so many numbered UDP packets over one socket, one each `pace`, and tells which of them came back.
+    pub fn flow(&self, to: SocketAddr, packets: u64, pace: Duration) -> Result<Flow> {
+        let (to, packets, pace) = (to.to_string(), packets.to_string(), pace.as_micros().to_string());
+        self.peer(&["flow", &to, "--packets", &packets, "--pace-us", &pace])
+    }
+
+    fn peer<T: DeserializeOwned>(&self, words: &[&str]) -> Result<T> {
         let program = binary("xvs-peer")?;
         let program = program.to_string_lossy();
         let mut all = vec![program.as_ref()];

@@ -13,6 +13,7 @@ mod crc32c;
 mod decapsulate;
 mod dns;
 mod files;
+mod flow;
 mod hold;
 mod http;
 mod packet;
@@ -22,6 +23,7 @@ mod tunnel;
 mod udp;
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::Parser;
@@ -59,6 +61,14 @@ enum Role {
         /// Send every question in fragments, the last one first.
         #[arg(long)]
         reversed: bool,
+    },
+    /// Sends numbered packets by UDP at an even pace, and counts which come back.
+    Flow {
+        to: SocketAddr,
+        #[arg(long)]
+        packets: u64,
+        #[arg(long)]
+        pace_us: u64,
     },
     /// Asks a DNS server for the text of a name, always from the same port.
     Dns {
@@ -107,6 +117,10 @@ fn main() -> Result<()> {
         Role::Ask { to, parallel, keep_alive } => return ask::run(to, parallel, keep_alive),
         Role::Hold { to, connections } => hold::run(to, connections),
         Role::Udp { to, sockets, asks, size, reversed } => udp::run(to, sockets, asks, size, reversed)?,
+        Role::Flow { to, packets, pace_us } => {
+            println!("{}", serde_json::to_string(&flow::run(to, packets, Duration::from_micros(pace_us))?)?);
+            return Ok(());
+        }
         Role::Dns { to, name, asks } => dns::run(to, &name, asks)?,
         Role::Files { to, transfers, size, active } => files::run(to, transfers, size, active)?,
         Role::Sctp { to, first_port, associations, shut_down } => sctp::run(to, first_port, associations, shut_down)?,

@@ -47,7 +47,7 @@ fn ask_all(socket: &UdpSocket, asks: usize, size: usize, reversed: Option<usize>
     true
 }
 
-fn open(to: SocketAddr) -> Result<UdpSocket> {
+pub(crate) fn open(to: SocketAddr) -> Result<UdpSocket> {
     let any: SocketAddr =
         if to.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
     let socket = UdpSocket::bind(any).context("bind")?;
