@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use crossbeam_channel::{Receiver, never};
+use crossbeam_channel::{Receiver, Sender, never};
 
 use xvs_engine::conn::Class;
 use xvs_engine::engine::Shared;
@@ -206,6 +206,9 @@ impl Controller {
         match errand {
             Errand::Call(call) => {
                 let Call { action, who, reply } = *call;
+                if action == Action::Connections {
+                    return self.list_connections(reply);
+                }
                 let outcome = self.act(action, &who).map_or_else(Outcome::Refused, Outcome::Ok);
                 // A tool that went away does not want it any more.
                 let _ = reply.send(outcome);
@@ -228,6 +231,20 @@ impl Controller {
             }
         }
         self.book.workshop().clear();
+    }
+
+    /// Lists connections on a thread of its own, since that walks the whole table; other requests go on.
+    fn list_connections(&self, reply: Sender<Outcome>) {
+        let (shared, answer) = (self.shared.clone(), reply.clone());
+        let list = move || {
+            let connections = report::connections(&shared, workers::now());
+            // A tool that went away does not want it any more.
+            let _ = answer.send(Outcome::Ok(Answer::Connections(connections)));
+        };
+        if let Err(error) = std::thread::Builder::new().name("listing".into()).spawn(list) {
+            let refusal = Refusal::new(RefusalKind::Limit, format!("no thread to list connections: {error}"));
+            let _ = reply.send(Outcome::Refused(refusal));
+        }
     }
 
     /// Looks after the directory of plugins, once a second.
