@@ -59,3 +59,26 @@ impl Totals {
         self.tally.zero(self.sum(services));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Guards rates and counts of everything: a service that goes while a sample is on its way counts once, whether the
+    /// sample has come to it or not.
+    #[test]
+    fn a_service_that_goes_during_a_sample_counts_once() {
+        let traffic = |conns| Traffic { conns, ..Traffic::default() };
+        let mut totals = Totals::default();
+        totals.retire(traffic(1), false);
+        totals.begin_sample();
+        totals.pass(traffic(10));
+        totals.retire(traffic(10), false);
+        totals.retire(traffic(100), true);
+        totals.pass(traffic(1000));
+        totals.end_sample();
+        let sampled = totals.stats(false, std::iter::empty());
+        assert_eq!(sampled.conns, 1111);
+        assert_eq!(totals.stats(true, std::iter::once(traffic(1000))).conns, 1111);
+    }
+}
