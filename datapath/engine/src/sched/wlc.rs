@@ -47,9 +47,7 @@ pub(super) struct Load {
 impl Load {
     /// Strictly less than another one? Compared without dividing.
     pub(super) fn is_below(&self, other: &Load) -> bool {
-        // One multiplication each: weights are never negative, and a whole product has 128 bits.
-        let times = |cost: u64, weight: i32| u128::from(cost) * u128::from(weight.max(0) as u64);
-        times(self.cost, other.weight) < times(other.cost, self.weight)
+        i128::from(self.cost) * i128::from(other.weight) < i128::from(other.cost) * i128::from(self.weight)
     }
 }
 
