@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Invariant: what [`Engine::express`] does to a packet, a connection and the counts is what [`Engine::forward`] does to
-//! them (`tests/express.rs` compares the two); and it does nothing at all unless it does everything. Whatever it does not
+//! them (`tests/express.rs` compares the two); and it does nothing unless it does everything (but
+//! that it may mark a next hop as in use, which only keeps that fresh). Whatever it does not
 //! know, a new connection above all, is left to `forward`: nothing here is needed for a packet to arrive.
 
 use super::{Engine, Verdict};
