@@ -214,13 +214,18 @@ impl Engine {
             return self.aside(packet, headers, Bound::Conn(conn), Side::Out, true, now);
         }
         match self.open(&headers, headers.datagram(packet.bytes()), hash, now) {
-            Ok((bound, side, is_new)) => match (glance, &bound, is_new && side != Side::Out) {
-                (Some(glance), Bound::Conn(conn), true) => match self.express_new(packet, glance, conn, now) {
+            Ok((bound, side, is_new)) => {
+                let port = match (glance, &bound) {
+                    (Some(glance), Bound::Conn(conn)) if is_new && side != Side::Out => {
+                        self.express_new(packet, glance, conn, now)
+                    }
+                    _ => None,
+                };
+                match port {
                     Some(port) => Ok(Verdict::Transmit(port)),
-                    None => self.aside(packet, headers, bound, side, false, now),
-                },
-                _ => self.aside(packet, headers, bound, side, !is_new, now),
-            },
+                    None => self.aside(packet, headers, bound, side, !is_new, now),
+                }
+            }
             Err(reason) => self.decline(packet, headers, reason, now),
         }
     }
