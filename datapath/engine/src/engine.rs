@@ -34,7 +34,7 @@ use std::sync::Arc;
 use self::bound::Bound;
 pub use self::cull::Cull;
 use self::errors::Budget;
-pub use self::express::{Candidate, Ready, Tally};
+pub use self::express::{Candidate, Tally};
 pub(crate) use self::open::request;
 pub use self::shared::{Shared, Sizes};
 pub use self::verdict::{Awaited, Verdict};
@@ -42,7 +42,7 @@ use self::wrap::{room_to, way_to};
 use crate::conn::{Conn, Side, Sweep};
 use crate::counters::{Count, Counters};
 use crate::drop::DropReason;
-use crate::flow::{Address, Endpoint, Family, FlowHash};
+use crate::flow::{Address, Endpoint, Family, FlowHash, Protocol};
 use crate::forward::icmp::Refusal;
 use crate::forward::nat::{self, End};
 use crate::forward::{checksum, decrement_ttl, link};
@@ -191,7 +191,8 @@ impl Engine {
         glance: Option<&Glance>,
         now: Now,
     ) -> Result<Verdict, DropReason> {
-        if checksum::complete(packet.bytes_mut(), &headers) {
+        let may_be_partial = self.snapshot.may_be_partial() || headers.flow.protocol == Protocol::SCTP;
+        if may_be_partial && checksum::complete(packet.bytes_mut(), &headers) {
             self.counters.checksums_completed.add(1);
         }
         match self.shared.table.lookup(&headers.flow, hash).filter(|found| self.holds(found, &headers, now)) {

@@ -7,7 +7,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// What stands above the 32 bits of an IPv4 address in the lower half of its IPv6-mapped form.
-pub(crate) const MAPPED: u64 = 0xffff_0000_0000;
+const MAPPED: u64 = 0xffff_0000_0000;
 
 /// IP version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -271,7 +271,7 @@ impl HashKey {
     #[inline]
     pub fn hash(&self, flow: &Flow) -> FlowHash {
         let [a, b, c, d] = self.0;
-        let ports = u64::from(flow.src.port) << 32 | u64::from(flow.dst.port) << 16 | u64::from(flow.protocol.0);
+        let ports = u64::from(flow.src.port) << 48 | u64::from(flow.dst.port) << 32 | u64::from(flow.protocol.0) << 8;
         let (src, dst) = (flow.src.address, flow.dst.address);
         if flow.family() == Family::Inet {
             return self.hash4(u64::from(src.low32()) << 32 | u64::from(dst.low32()), ports);
@@ -280,8 +280,9 @@ impl HashKey {
         self.hash4(src.rotate_left(29) ^ fold(dst.low ^ c, dst.high ^ d), ports)
     }
 
-    /// The same for IPv4 by its words: source and destination address, and source port, destination port and protocol in 48 bits.
-    #[inline]
+    /// The same for IPv4 by its words: source << 32 | destination address, and source port << 48 | destination port << 32 |
+    /// protocol << 8.
+    #[inline(always)]
     pub(crate) fn hash4(&self, addresses: u64, ports: u64) -> FlowHash {
         let [a, b, c, d] = self.0;
         let mixed = fold(addresses ^ a, ports ^ b);

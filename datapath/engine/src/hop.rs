@@ -44,6 +44,9 @@ pub struct Interface {
     pub tagging: Tagging,
     /// Largest IP packet, in bytes.
     pub mtu: u32,
+    /// Its device may hand over packets of neighbours in this machine, whose checksums were left to hardware
+    /// ([`checksum`](crate::forward::checksum)).
+    pub partial: bool,
     /// Addresses of the director on it.
     pub addresses: Vec<Address>,
 }
@@ -193,10 +196,11 @@ impl Hops {
         Hop { interface: InterfaceId((word >> INTERFACE_SHIFT) as u8), mac, failed: word & FAILED != 0 }
     }
 
-    /// A hop whose MAC is known: one load.
+    /// The hop of a [path](crate::real::Path)'s bits, if it is one and its MAC is known: one load. Bits of a path that leads
+    /// to no hop are beyond the last hop's number.
     #[inline(always)]
-    pub(crate) fn resolved(&self, id: HopId) -> Option<Resolved> {
-        let word = self.word(id).load(Relaxed);
+    pub(crate) fn resolved(&self, path: u32) -> Option<Resolved> {
+        let word = self.words.word(path as usize)?.load(Relaxed);
         (word & RESOLVED != 0).then_some(Resolved(word))
     }
 

@@ -36,7 +36,7 @@
 //!
 //! ```text
 //! drop, time, lines, switches < flow < wire < hop, tunnel < real < route < mark < sched < service < snapshot < conn
-//!     < forward < counters < engine < explain < rings < worker
+//!     < forward < counters < rings < engine < explain < worker
 //! ```
 //!
 //! # Invariants worth knowing

@@ -26,6 +26,8 @@ const LARGE: usize = 4 << 20;
 pub struct Lines {
     memory: MmapMut,
     count: usize,
+    /// The last line's number.
+    last: usize,
 }
 
 impl Lines {
@@ -40,7 +42,7 @@ impl Lines {
             // A kernel without huge pages gives small ones.
             let _ = memory.advise(Advice::HugePage);
         }
-        Lines { memory, count }
+        Lines { memory, count, last: count.max(1) - 1 }
     }
 
     /// How many lines.
@@ -63,6 +65,40 @@ impl Lines {
         unsafe { &*self.memory.as_ptr().cast::<Line>().add(index) }
     }
 
+    /// One line, if there is one of this number.
+    #[inline(always)]
+    pub fn get(&self, index: usize) -> Option<&Line> {
+        self.all().get(index)
+    }
+
+    /// One word, if there is one of this number.
+    #[inline(always)]
+    pub fn word(&self, index: usize) -> Option<&AtomicU64> {
+        self.all().as_flattened().get(index)
+    }
+
+    /// The line that the low bits of a number name: of as many lines as there are, which should be a power of two.
+    #[inline(always)]
+    pub fn wrapped(&self, bits: usize) -> &Line {
+        self.wrapper()(bits)
+    }
+
+    /// The same for many, with where the lines are at hand.
+    #[inline(always)]
+    pub fn wrapper<'l>(&'l self) -> impl Fn(usize) -> &'l Line {
+        let (first, last) = (self.memory.as_ptr().cast::<Line>(), self.last);
+        // SAFETY: as for one line: whatever the bits, what is left of them is at most the last line's number (the mapping
+        // has at least one line).
+        move |bits| unsafe { &*first.add(bits & last) }
+    }
+
+    /// All lines. A loop that has them at hand does not ask where they are for each.
+    #[inline(always)]
+    pub fn all(&self) -> &[Line] {
+        // SAFETY: as for one line, and they lie one behind the other.
+        unsafe { std::slice::from_raw_parts(self.memory.as_ptr().cast(), self.count) }
+    }
+
     /// Two neighbouring lines, `index` and the next. Panics beyond the end.
     #[inline(always)]
     pub fn pair(&self, index: usize) -> &[AtomicU64; 2 * WORDS] {
@@ -74,31 +110,23 @@ impl Lines {
     /// Starts to bring a line into the cache. Nobody waits for it, and beyond the end nothing happens.
     #[inline(always)]
     pub fn prefetch(&self, index: usize) {
-        #[cfg(target_arch = "x86_64")]
-        if index < self.count {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            // SAFETY: inside of the mapping; a prefetch reads and writes nothing that a program could see.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(self.memory.as_ptr().cast::<Line>().add(index).cast()) };
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        if index < self.count {
-            use std::sync::atomic::Ordering::Relaxed;
-            std::hint::black_box(self.line(index)[0].load(Relaxed));
+        if let Some(line) = self.get(index) {
+            prefetch(line);
         }
     }
 }
 
-/// Starts to bring the line of a byte into the cache, to be written.
+/// Starts to bring what is at the beginning of something into the cache. Nobody waits for it.
 #[inline(always)]
-pub fn prefetch_byte(byte: &u8) {
+pub fn prefetch<T>(what: &T) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: the address of a byte that is there; a prefetch reads and writes nothing that a program could see.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(byte).cast()) };
+        // SAFETY: the address of something that is there; a prefetch reads and writes nothing that a program could see.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(what).cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
-    std::hint::black_box(*byte);
+    std::hint::black_box(what);
 }
 
 impl std::fmt::Debug for Lines {

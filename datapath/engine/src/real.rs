@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 pub use self::path::Path;
 
-use crate::flow::{Address, Endpoint, MAPPED};
+use crate::flow::{Address, Endpoint, Family};
 use crate::lines::Lines;
 use crate::time::Now;
 use crate::tunnel::Tunnel;
@@ -88,6 +88,7 @@ mod word {
     pub(super) const SOURCE: usize = 8; // two words: outer source address of a tunnel
     pub(super) const TUNNEL: usize = 10; // encapsulation
     pub(super) const LEARNED: usize = 11; // until, in seconds << 32 | mtu that a router told
+    pub(super) const PLAIN: usize = 12; // source << 32 | RIP of IP in IP over IPv4, else 0
 }
 
 /// Seconds that a path MTU counts which a router told: the kernel's `ip_rt_mtu_expires`.
@@ -146,6 +147,24 @@ pub struct Real<'a> {
     generation: Generation,
 }
 
+/// Whether a real server is in its list, and the way to it, as they were at one moment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reach(u64);
+
+impl Reach {
+    /// Is it in its service's list?
+    #[inline(always)]
+    pub(crate) fn is_available(self) -> bool {
+        self.0 & AVAILABLE != 0
+    }
+
+    /// The way to it, as a [path](Path)'s bits.
+    #[inline(always)]
+    pub(crate) fn path(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+}
+
 /// Numbers of connections of a real server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -185,6 +204,7 @@ impl Real<'_> {
         self.update(word::WEIGHT, |old| if new == 0 { old & !0xffff_ffff } else { new << 32 | new });
         self.update(word::PORT, |old| old & !0x00ff_0000 | u64::from(settings.method as u8) << 16);
         self.words[word::TUNNEL].store(settings.tunnel.bits().into(), Relaxed);
+        self.note_plain_tunnel();
         let thresholds = u64::from(settings.upper) << 32 | u64::from(settings.lower);
         let before = self.words[word::THRESHOLDS].swap(thresholds, Relaxed);
         match self.generation {
@@ -262,6 +282,12 @@ impl Real<'_> {
         };
     }
 
+    /// Whether it is in its list, and the way to it: one load.
+    #[inline(always)]
+    pub(crate) fn reach(&self) -> Reach {
+        Reach(self.words[word::FLAGS].load(Relaxed))
+    }
+
     /// At its upper threshold?
     #[inline]
     pub fn is_overloaded(&self) -> bool {
@@ -283,6 +309,7 @@ impl Real<'_> {
         let source = source.map_or(0, Address::bits);
         self.words[word::SOURCE].store((source >> 64) as u64, Relaxed);
         self.words[word::SOURCE + 1].store(source as u64, Relaxed);
+        self.note_plain_tunnel();
         self.update(word::PORT, |old| old & 0xffff_ffff | u64::from(mtu) << 32);
         self.update(word::FLAGS, |old| old & 0xffff_ffff | u64::from(path.bits()) << 32);
     }
@@ -328,10 +355,16 @@ impl Real<'_> {
     /// The ends of an IP-in-IP tunnel to it, if it is one of IPv4: source and destination.
     #[inline(always)]
     pub(crate) fn plain_tunnel(&self) -> Option<(u32, u32)> {
-        let word = |index: usize| self.words[index].load(Relaxed);
-        let (source, server) = (word(word::SOURCE + 1), word(word::ADDRESS + 1));
-        let above = word(word::SOURCE) | word(word::ADDRESS) | (source ^ MAPPED) >> 32 | (server ^ MAPPED) >> 32;
-        (above | word(word::TUNNEL) == 0).then_some((source as u32, server as u32))
+        let ends = self.words[word::PLAIN].load(Relaxed);
+        (ends != 0).then_some(((ends >> 32) as u32, ends as u32))
+    }
+
+    fn note_plain_tunnel(&self) {
+        let server = self.endpoint().address;
+        let source = self.source().filter(|source| [*source, server].iter().all(|end| end.family() == Family::Inet));
+        let ends = source.filter(|_| self.tunnel() == Tunnel::Ipip);
+        let ends = ends.map_or(0, |source| u64::from(source.low32()) << 32 | u64::from(server.low32()));
+        self.words[word::PLAIN].store(ends, Relaxed);
     }
 
     /// A connection was made.

@@ -23,8 +23,11 @@ const FTP_DATA: u16 = 20;
 /// The least port that anybody may listen on, as passive FTP servers do.
 const UNPRIVILEGED: u16 = 1024;
 
+/// Numbers that an interface may have ([`InterfaceId`]).
+const INTERFACES: usize = 1 << 8;
+
 /// Services, marks, interfaces and routes at one moment.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Snapshot {
     /// Counts up with every change.
     pub generation: u64,
@@ -32,8 +35,16 @@ pub struct Snapshot {
     marks: Arc<Marks>,
     interfaces: Arc<[Interface]>,
     /// Of each interface, for the express lane.
-    exits: Vec<Option<Exit>>,
+    exits: Box<[Option<Exit>; INTERFACES]>,
+    /// Packets may come with checksums that were left to hardware.
+    partial: bool,
     routes: Arc<Routes>,
+}
+
+impl Default for Snapshot {
+    fn default() -> Self {
+        Self::of(0, Services::default(), Arc::default(), Arc::default())
+    }
 }
 
 impl Snapshot {
@@ -44,8 +55,9 @@ impl Snapshot {
 
     /// The same of parts that others have, too.
     pub fn of(generation: u64, services: Services, interfaces: Arc<[Interface]>, routes: Arc<Routes>) -> Self {
-        let exits = interfaces.iter().map(Interface::exit).collect();
-        Snapshot { generation, services, marks: Arc::default(), interfaces, exits, routes }
+        let exits = Box::new(std::array::from_fn(|number| interfaces.get(number).and_then(Interface::exit)));
+        let partial = interfaces.iter().any(|interface| interface.port.is_some() && interface.partial);
+        Snapshot { generation, services, marks: Arc::default(), interfaces, exits, partial, routes }
     }
 
     /// The same with these rules for marks.
@@ -98,10 +110,16 @@ impl Snapshot {
         self.interfaces.get(usize::from(id.0))
     }
 
+    /// May packets come with [partial](Interface::partial) checksums?
+    #[inline(always)]
+    pub fn may_be_partial(&self) -> bool {
+        self.partial
+    }
+
     /// The way out by an interface for an untagged frame.
     #[inline(always)]
     pub(crate) fn exit(&self, id: InterfaceId) -> Option<&Exit> {
-        self.exits.get(usize::from(id.0))?.as_ref()
+        self.exits[usize::from(id.0)].as_ref()
     }
 
     /// The first interface on a device: what a frame came in by, as far as answers to its sender go.
@@ -215,7 +233,7 @@ mod tests {
     fn interfaces_are_found() {
         let interface = |name: &str, port| {
             let (name, tagging) = (name.to_owned(), Tagging::Keep);
-            Interface { name, port, mac: [0; 6], tagging, mtu: 1500, addresses: Vec::new() }
+            Interface { name, port, mac: [0; 6], tagging, mtu: 1500, partial: true, addresses: Vec::new() }
         };
         let interfaces =
             vec![interface("lo", None), interface("eth0", Some(Port(0))), interface("eth0.5", Some(Port(0)))];

@@ -14,9 +14,9 @@ use self::splitter::Splitter;
 pub use self::waiting::FRAGMENT_WAIT_MS;
 use self::waiting::Waiting;
 use crate::drop::DropReason;
-use crate::engine::{Awaited, Candidate, Engine, Inspected, Ready, Tally, Verdict};
+use crate::engine::{Awaited, Candidate, Engine, Inspected, Tally, Verdict};
 use crate::hop::Port;
-use crate::lines::prefetch_byte;
+use crate::lines::prefetch;
 use crate::rings::{Frame, Rings};
 use crate::time::Now;
 use crate::wire::Packet;
@@ -37,8 +37,8 @@ pub struct Worker<R: Rings> {
     pub rings: R,
     batch_size: usize,
     batch: Vec<Frame>,
-    /// Of each frame of the batch: is it one for the express lane?
-    candidates: Vec<Option<Candidate>>,
+    /// Of each frame of the batch, in its order; [`Candidate::NONE`] of one that is not for the express lane.
+    candidates: Vec<Candidate>,
     /// Packets were wrapped in the last batch.
     wraps: bool,
     /// Of each that is not, in their order.
@@ -55,7 +55,7 @@ impl<R: Rings> Worker<R> {
         Worker {
             outboxes: (0..rings.ports()).map(|_| Vec::with_capacity(room)).collect(),
             batch: Vec::with_capacity(batch_size),
-            candidates: vec![None; batch_size],
+            candidates: vec![Candidate::NONE; batch_size],
             wraps: false,
             inspected: Vec::with_capacity(batch_size),
             waiting: Waiting::new(rings.ledger().total),
@@ -91,28 +91,32 @@ impl<R: Rings> Worker<R> {
 
     /// Passes 1 and 2: parse and hash the whole batch, so that the buckets are on their way before they are needed; then
     /// the entries.
-    #[inline]
+    #[inline(never)]
     fn inspect(&mut self) {
+        let wraps = self.wraps;
         for (frame, seen) in self.batch.iter().zip(&mut self.candidates) {
             let (start, end) = (frame.start(), frame.end());
             let chunk = self.rings.chunk(frame);
-            *seen = self.engine.glance(&chunk[start..end]);
-            match seen {
-                Some(_) if self.wraps => prefetch_byte(&chunk[start.saturating_sub(HEADER_MAX)]),
-                Some(_) => {}
+            match self.engine.glance(&chunk[start..end]) {
+                Some(candidate) => {
+                    *seen = candidate;
+                    if wraps {
+                        prefetch(&chunk[start.saturating_sub(HEADER_MAX)]);
+                    }
+                }
                 None => {
+                    *seen = Candidate::NONE;
                     let inspected = self.engine.inspect(&chunk[start..end]);
                     let inspected = inspected.map_err(|reason| self.engine.counters().count_drop(reason));
                     self.inspected.push(inspected.ok());
                 }
             }
         }
-        let candidates = self.candidates.iter_mut().take(self.batch.len());
-        candidates.flatten().for_each(|candidate| self.engine.guess(candidate));
+        self.engine.guess(&mut self.candidates[..self.batch.len()]);
     }
 
     /// Pass 3: forward each packet and sort it by where it leaves.
-    #[inline]
+    #[inline(never)]
     fn forward(&mut self, now: Now) {
         // The vectors are taken out while the worker is busy with them, and put back with their memory.
         let mut batch = std::mem::take(&mut self.batch);
@@ -120,20 +124,15 @@ impl<R: Rings> Worker<R> {
         let mut inspections = std::mem::take(&mut self.inspected);
         let mut others = inspections.drain(..);
         let mut tally = Tally::default();
-        for (mut frame, candidate) in batch.drain(..).zip(&candidates) {
-            let Some(candidate) = candidate else {
-                self.forward_inspected(frame, others.next().flatten(), now);
-                continue;
-            };
-            let place = (frame.start(), frame.end());
-            match self.engine.express(self.rings.chunk(&frame), place, candidate, now, &mut tally) {
-                Some(Ready { port, start, len }) => {
-                    frame.set_packet(start, len);
-                    self.queue(port, frame);
-                }
+        for (frame, candidate) in batch.iter_mut().zip(&candidates) {
+            let mut frame = frame.take();
+            match self.engine.express(self.rings.chunk(&frame), &mut frame, candidate, now, &mut tally) {
+                Some(port) => self.queue(port, frame),
+                None if candidate.is_none() => self.forward_inspected(frame, others.next().flatten(), now),
                 None => self.forward_seen(frame, candidate, now),
             }
         }
+        batch.clear();
         drop(others);
         self.wraps = tally.has_wrapped();
         self.engine.settle_tally(tally);
@@ -202,7 +201,8 @@ impl<R: Rings> Worker<R> {
         }
     }
 
-    #[inline]
+    #[cold]
+    #[inline(never)]
     fn discard(&mut self, frame: Frame, reason: DropReason) {
         self.engine.counters().count_drop(reason);
         self.rings.recycle(frame);
@@ -250,10 +250,10 @@ impl<R: Rings> Worker<R> {
     }
 
     /// Puts a frame into a device's outbox, if that has not grown too long.
-    #[inline]
+    #[inline(always)]
     fn queue(&mut self, port: Port, frame: Frame) {
-        let limit = self.batch_size * OUTBOX_BATCHES;
-        match self.outboxes.get_mut(usize::from(port.0)).filter(|outbox| outbox.len() < limit) {
+        // It was made for so many, and does not grow.
+        match self.outboxes.get_mut(usize::from(port.0)).filter(|outbox| outbox.len() < outbox.capacity()) {
             Some(outbox) => outbox.push(frame),
             None => self.discard(frame, DropReason::TransmitFull),
         }

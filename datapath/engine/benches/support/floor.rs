@@ -14,7 +14,7 @@ use xvs_engine::wire::Mac;
 
 use super::common::packet::{BACK, server_mac};
 use super::stream::{SMALLEST, Stream};
-use super::umem::{CHUNK, Umem};
+use super::umem::Umem;
 
 const BATCH: usize = 64;
 /// Words of a bucket: eight tags of 16 bits in two, eight entries of 32 bits in the next four.
@@ -134,8 +134,8 @@ impl Floor {
         let mut found = 0;
         for batch in arrived.chunks(BATCH) {
             for (work, &(chunk, start, _)) in work.iter_mut().zip(batch) {
-                let at = chunk as usize * CHUNK + start as usize;
-                let frame: &[u8; SMALLEST] = memory[at..].first_chunk().expect("it is in the chunk");
+                let frame: &[u8; SMALLEST] =
+                    memory[chunk as usize].0[start as usize..].first_chunk().expect("it is whole");
                 let Some(key) = parse(frame) else { continue };
                 *work = Work { key, hash: hash(key), entry: 0 };
                 self.buckets.prefetch(self.bucket_of(work.hash));
@@ -147,8 +147,8 @@ impl Floor {
             for (work, &(chunk, start, _)) in work.iter().zip(batch) {
                 let entry = if self.holds(work.entry, work.key) { Some(work.entry) } else { self.search(work) };
                 let Some(entry) = entry else { continue };
-                let at = chunk as usize * CHUNK + start as usize;
-                let frame: &mut [u8; SMALLEST] = memory[at..].first_chunk_mut().expect("it is in the chunk");
+                let chunk = &mut memory[chunk as usize].0;
+                let frame: &mut [u8; SMALLEST] = chunk[start as usize..].first_chunk_mut().expect("it is whole");
                 let hop = self.entries.line(entry as usize)[2].load(Relaxed) as usize % HOPS;
                 frame[..12].copy_from_slice(&self.hops[hop]);
                 frame[22] -= 1;

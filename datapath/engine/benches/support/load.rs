@@ -78,6 +78,8 @@ impl Load {
     /// Makes the director, and its connections by their first two packets each.
     pub fn new(plan: Plan<'static>) -> Self {
         let mut site = Site::new(plan.capacity);
+        // NICs, not virtual devices.
+        site.interfaces.iter_mut().for_each(|interface| interface.partial = false);
         let vip = if plan.is_v4 { VIP4 } else { VIP6 };
         let service = site.add_service(Protocol::TCP, vip, plan.scheduler);
         for number in 1..=plan.servers {

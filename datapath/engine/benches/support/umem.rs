@@ -15,7 +15,11 @@ pub const HEADROOM: usize = 256;
 /// Chunks; all but [`SPARE`] can hold packets that have arrived.
 pub const CHUNKS: u32 = 4096 + SPARE;
 const SPARE: u32 = 64;
-const PAGE: usize = 4096;
+
+/// A chunk that does not reach from one page into another.
+#[derive(Clone, Debug)]
+#[repr(align(2048))]
+pub struct Chunk(pub [u8; CHUNK]);
 
 /// Chunk, start and length.
 type Descriptor = (u32, u32, u32);
@@ -23,9 +27,7 @@ type Descriptor = (u32, u32, u32);
 /// The memory and the lists.
 #[derive(Debug)]
 pub struct Umem {
-    memory: Vec<u8>,
-    /// The first page boundary in it.
-    base: usize,
+    memory: Vec<Chunk>,
     free: Vec<u32>,
     fill: Vec<u32>,
     arrived: Vec<Descriptor>,
@@ -41,14 +43,13 @@ pub struct Umem {
 
 impl Umem {
     pub fn new() -> Self {
-        let memory = vec![1; CHUNKS as usize * CHUNK + PAGE];
-        let base = (PAGE - memory.as_ptr().addr() % PAGE) % PAGE;
+        let memory = vec![Chunk([1; CHUNK]); CHUNKS as usize];
         let list = || Vec::with_capacity(CHUNKS as usize);
         let (mut free, mut fill) = (Vec::with_capacity(SPARE as usize), list());
         free.extend(0..SPARE);
         fill.extend(SPARE..CHUNKS);
         let (arrived, sent) = (Vec::with_capacity(CHUNKS as usize), Vec::with_capacity(CHUNKS as usize));
-        Umem { memory, base, free, fill, arrived, next: 0, port: Port(0), lent: 0, batch: usize::MAX, sent }
+        Umem { memory, free, fill, arrived, next: 0, port: Port(0), lent: 0, batch: usize::MAX, sent }
     }
 
     /// Lets packets arrive at a device: each is written by the caller, who gives its length.
@@ -59,15 +60,14 @@ impl Umem {
         (self.next, self.port) = (0, port);
         // Oldest first, as a ring gives them.
         for chunk in self.fill.drain(..count) {
-            let at = self.base + chunk as usize * CHUNK + HEADROOM;
-            let length = write(&mut self.memory[at..at + CHUNK - HEADROOM]);
+            let length = write(&mut self.memory[chunk as usize].0[HEADROOM..]);
             self.arrived.push((chunk, HEADROOM as u32, length as u32));
         }
     }
 
     /// The packets that have arrived, and the memory that they are in, for a loop that knows no rings.
-    pub fn bare(&mut self) -> (&mut [u8], &[Descriptor]) {
-        (&mut self.memory[self.base..], &self.arrived)
+    pub fn bare(&mut self) -> (&mut [Chunk], &[Descriptor]) {
+        (&mut self.memory, &self.arrived)
     }
 
     /// The bare loop has sent what had arrived.
@@ -77,8 +77,7 @@ impl Umem {
 
     /// A packet that was sent.
     pub fn sent_packet(&self, (chunk, start, length): Descriptor) -> &[u8] {
-        let at = self.base + chunk as usize * CHUNK + start as usize;
-        &self.memory[at..at + length as usize]
+        &self.memory[chunk as usize].0[start as usize..][..length as usize]
     }
 }
 
@@ -110,8 +109,7 @@ impl Rings for Umem {
 
     #[inline]
     fn chunk(&mut self, frame: &Frame) -> &mut [u8] {
-        let at = self.base + frame.chunk() as usize * CHUNK;
-        &mut self.memory[at..at + CHUNK]
+        &mut self.memory[frame.chunk() as usize].0
     }
 
     #[inline]

@@ -18,6 +18,7 @@ use crate::lines::WORDS;
 use crate::real::{Method, Path, RealId};
 use crate::time::Now;
 
+use super::shift::Shifts;
 use super::table::{ConnId, NewConn};
 use super::{Side, state};
 
@@ -94,7 +95,7 @@ pub(super) mod tail {
     pub(in super::super) const CONTROL: usize = 0;
     pub(in super::super) const TIME: usize = 1; // last seen (ms) << 24 | timeout (s)
     pub(in super::super) const REPLY: usize = 2; // service << 32 | path of the answers
-    pub(super) const FREE: usize = 3; // next free entry
+    pub(in super::super) const FREE: usize = 3; // next free entry; of a living NAT connection its `Shifts`
     pub(in super::super) const LINK: usize = 4; // see `kinship`
 }
 
@@ -425,6 +426,9 @@ impl<'t> Conn<'t> {
                 store(6, ports);
                 store(7, new.real.0.into());
             }
+        }
+        if new.status.flags.method() == Method::Nat {
+            self.tail(tail::FREE).store(Shifts::between(vip, server).0, Relaxed);
         }
         self.set_timer(now, new.timeout_s);
         self.tail(tail::REPLY).store(u64::from(new.service) << 32 | u64::from(new.reply_path.bits()), Relaxed);

@@ -11,7 +11,7 @@
 use std::sync::atomic::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 
 use crate::flow::FlowHash;
-use crate::lines::{Line, Lines, WORDS};
+use crate::lines::{Line, Lines, WORDS, prefetch};
 
 /// Slots of a bucket.
 const SLOTS: usize = WORDS - 1;
@@ -33,6 +33,9 @@ const GUEST: u64 = 1 << 32;
 const TAG: u64 = !(ID | GUEST);
 /// Where the byte of them begins that the bucket's own word holds as well.
 const BYTE_SHIFT: u32 = 56;
+
+/// The number of no connection.
+pub(super) const NONE: u32 = u32::MAX;
 
 /// The index.
 #[derive(Debug)]
@@ -139,25 +142,25 @@ impl Index {
     /// Starts to bring the first bucket of a hash into the cache.
     #[inline(always)]
     pub(super) fn touch(&self, hash: FlowHash) {
-        self.buckets.prefetch(hash.0 as usize & self.mask);
+        prefetch(self.buckets.wrapped(hash.0 as usize));
     }
 
-    /// The number of the connection that is probably the one of this hash, from the first likely slot of the first bucket
-    /// alone. It may be another's, or none's: who asks compares the connection.
+    /// Tells the number of the connection that is probably the one of a hash, from the first likely slot of the first bucket
+    /// alone; [`NONE`] if that slot is empty or another's. It may still be another's: who asks compares the connection.
     #[inline(always)]
-    pub(super) fn guess(&self, hash: FlowHash) -> Option<u32> {
-        let bucket = self.buckets.line(hash.0 as usize & self.mask);
-        let likely = likely(bucket[META].load(Acquire), hash.0);
-        // Without a likely slot it is the bucket's own word, of which nothing fits.
-        let slot = bucket[first_of(likely)].load(Acquire);
-        let fits = likely != 0 && (slot ^ hash.0) & TAG == 0;
-        (slot as u32).checked_sub(1).filter(|_| fits)
+    pub(super) fn guesser(&self) -> impl Fn(FlowHash) -> u32 {
+        let bucket_of = self.buckets.wrapper();
+        move |FlowHash(hash)| {
+            let bucket = bucket_of(hash as usize);
+            let slot = bucket[first_of(likely(bucket[META].load(Acquire), hash))].load(Acquire);
+            if (slot ^ hash) & TAG == 0 { (slot as u32).wrapping_sub(1) } else { NONE }
+        }
     }
 
     /// The first connection under this hash that the caller accepts.
     #[inline]
     pub(super) fn find<T>(&self, hash: FlowHash, mut accept: impl FnMut(u32) -> Option<T>) -> Option<T> {
-        let bucket = self.buckets.line(hash.0 as usize & self.mask);
+        let bucket = self.buckets.wrapped(hash.0 as usize);
         if let Some(found) = scan(bucket, hash.0, &mut accept) {
             return Some(found);
         }
@@ -254,14 +257,14 @@ impl Index {
 /// one always is; above it there may be a wrong one.
 #[inline(always)]
 fn likely(meta: u64, hash: u64) -> u64 {
-    let differs = (meta ^ ((hash >> BYTE_SHIFT) * BYTES)) & (ABSENT - 1);
+    let differs = meta ^ ((hash >> BYTE_SHIFT) * BYTES);
     differs.wrapping_sub(BYTES) & !differs & BYTES << 7
 }
 
-/// The first of these slots; without one, the bucket's own word.
+/// The first of these slots; without one, any.
 #[inline(always)]
 fn first_of(likely: u64) -> usize {
-    (likely.trailing_zeros() as usize / 8) & (WORDS - 1)
+    likely.trailing_zeros() as usize / 8 & (WORDS - 1)
 }
 
 #[inline]
@@ -318,7 +321,7 @@ mod tests {
         for (id, &hash) in (0..).zip(&crowd) {
             assert!(index.insert(hash, id));
         }
-        assert_eq!(index.guess(crowd[0]), Some(0), "the first of many with the same byte");
+        assert_eq!(index.guesser()(crowd[0]), 0, "the first of many with the same byte");
         for (id, &hash) in (0..12).zip(&crowd).rev() {
             assert_eq!(index.find(hash, |found| (found == id).then_some(())), Some(()));
             assert!(index.remove(hash, id));
@@ -331,12 +334,13 @@ mod tests {
     fn guesses_are_mostly_right() {
         const KEYS: u32 = 1 << 14;
         let index = Index::new(KEYS as usize);
-        assert_eq!(index.guess(hash(0)), None);
+        assert_eq!(index.guesser()(hash(0)), NONE);
         assert!((0..KEYS).all(|id| index.insert(hash(id.into()), id)));
-        let guessed = |n: u32| index.guess(hash(n.into()));
-        let right = (0..KEYS).filter(|&id| guessed(id) == Some(id)).count();
-        let wrong = (0..KEYS).filter(|&id| guessed(id).is_some_and(|guess| guess != id)).count();
+        let guess = index.guesser();
+        let guessed = |n: u32| guess(hash(n.into()));
+        let right = (0..KEYS).filter(|&id| guessed(id) == id).count();
+        let wrong = (0..KEYS).filter(|&id| ![id, NONE].contains(&guessed(id))).count();
         assert!(right > KEYS as usize * 95 / 100 && wrong == 0, "{right} right, {wrong} wrong of {KEYS}");
-        assert!((KEYS..2 * KEYS).all(|other| guessed(other).is_none()));
+        assert!((KEYS..2 * KEYS).all(|other| guessed(other) == NONE));
     }
 }

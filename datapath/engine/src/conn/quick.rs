@@ -5,12 +5,28 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, fence};
 
+use crate::flow::Protocol;
 use crate::lines::WORDS;
 use crate::real::{Method, RealId};
-use crate::time::Now;
+use crate::wire::{Glance, TcpFlags};
 
 use super::entry::{FLAGS_SHIFT, Flags, INBOUND_KEY, KEY4, LIVE, OUTBOUND_KEY, tail};
-use super::{Class, Side, timer};
+use super::shift::Shifts;
+use super::timer::Timer;
+use super::{Class, tcp};
+
+/// Protocol and flags of a packet that may move a TCP connection's state, as a [`Glance`] has them.
+const KIND: u64 = 0xff00 | (TcpFlags::RST | TcpFlags::SYN | TcpFlags::FIN | TcpFlags::ACK) as u64;
+/// Data and acknowledgements.
+const PLAIN_TCP: u64 = (Protocol::TCP.0 as u64) << 8 | TcpFlags::ACK as u64;
+
+const UDP: u64 = (Protocol::UDP.0 as u64) << 8;
+/// Bits of a control word that say whether the entry is a connection, and in which state.
+const STANDING: u32 = LIVE as u32 | ((Flags::TEMPLATE | Flags::ONE_PACKET) as u32) << FLAGS_SHIFT | 0xff;
+
+/// Bits of the word with the ports that a packet has, too: all of a key but the mark of templates, which a control word has.
+const CLIENTS: u64 = INBOUND_KEY & !0xff;
+const SERVERS: u64 = OUTBOUND_KEY & !0xff;
 
 /// The words of an entry, and the control word as it was first.
 #[derive(Clone, Copy, Debug)]
@@ -31,42 +47,45 @@ impl<'t> Quick<'t> {
         self.words[index].load(Relaxed)
     }
 
-    /// Does the connection still live? If so, whatever was read of it before belongs together.
+    /// Is it still what it was when it was loaded? If so, whatever was read of it since belongs together.
     #[inline(always)]
     pub(crate) fn is_current(&self) -> bool {
         fence(Acquire);
         // The same to the last bit: who changed its state meanwhile may have changed what follows from it.
-        self.word(KEY4 + tail::CONTROL) == self.control && self.control & LIVE != 0
+        self.word(KEY4 + tail::CONTROL) == self.control
     }
 
-    /// Flags.
+    /// Is it the living connection of this packet, and does that do no more to it than to start its timer again? Tells whether
+    /// the client has sent it; otherwise a NAT server has.
     #[inline(always)]
-    pub(crate) fn flags(&self) -> Flags {
-        Flags((self.control >> FLAGS_SHIFT) as u16)
-    }
-
-    /// State.
-    #[inline(always)]
-    pub(crate) fn state(&self) -> u8 {
-        self.control as u8
-    }
-
-    /// Does a packet of these [addresses and ports](crate::wire::Glance) belong here, and which way does it go?
-    #[inline(always)]
-    pub(crate) fn side_of(&self, addresses: u64, ports: u64) -> Option<Side> {
-        let (own, own_ports, server) = (self.word(0), self.word(1), self.word(2));
-        let flags = self.flags();
-        if own == addresses && own_ports & INBOUND_KEY == ports {
-            let side = if flags.has(Flags::NO_OUTPUT) { Side::InOnly } else { Side::In };
-            return (!flags.has(Flags::ONE_PACKET)).then_some(side);
+    pub(crate) fn is_steady(&self, glance: &Glance) -> Option<bool> {
+        let state = match glance.rest & KIND {
+            PLAIN_TCP => tcp::State::Established as u32,
+            UDP => super::state::FIRST as u32,
+            _ => return None,
+        };
+        if self.control as u32 & STANDING != LIVE as u32 | state {
+            return None;
         }
-        let answers = ports << 16 >> 48 << 48 | ports >> 48 << 16 | ports & 0xff00;
-        let is_answer = own_ports & OUTBOUND_KEY == answers
-            && server >> 32 == addresses >> 32
-            && own >> 32 == addresses & 0xffff_ffff
-            && flags.method() == Method::Nat
-            && !flags.has(Flags::ONE_PACKET);
-        is_answer.then_some(Side::Out)
+        let (own, ports) = (self.word(0), self.word(1));
+        if own == glance.addresses && (ports ^ glance.rest) & CLIENTS == 0 {
+            return Some(true);
+        }
+        let rest = glance.rest;
+        let answers = rest << 16 >> 48 << 48 | rest >> 48 << 16 | rest & 0xff00;
+        let is_answer = (ports ^ answers) & SERVERS == 0
+            && self.word(2) >> 32 == glance.addresses >> 32
+            && own >> 32 == glance.addresses & 0xffff_ffff
+            && self.method_bits() == Method::Nat as u8
+            // A server's datagram may assure the template.
+            && (!glance.is_udp() || self.word(KEY4 + tail::LINK) >> 32 == 0);
+        is_answer.then_some(false)
+    }
+
+    /// [`Method`], in its bits.
+    #[inline(always)]
+    pub(crate) fn method_bits(&self) -> u8 {
+        (self.control >> FLAGS_SHIFT) as u8 & 7
     }
 
     /// VIP and port.
@@ -87,6 +106,12 @@ impl<'t> Quick<'t> {
         RealId(self.word(2) as u32)
     }
 
+    /// What NAT does to the checksums of its packets.
+    #[inline(always)]
+    pub(crate) fn shifts(&self) -> Shifts {
+        Shifts(self.word(KEY4 + tail::FREE))
+    }
+
     /// The class of its timeouts.
     #[inline(always)]
     pub(crate) fn class(&self) -> Class {
@@ -95,25 +120,21 @@ impl<'t> Quick<'t> {
 
     /// The way of the answers to the client, as a path's bits.
     #[inline(always)]
-    pub(crate) fn reply_path(&self) -> crate::real::Path {
-        crate::real::Path::from_bits(self.word(KEY4 + tail::REPLY) as u32)
+    pub(crate) fn reply_path(&self) -> u32 {
+        self.word(KEY4 + tail::REPLY) as u32
     }
 
-    /// Was it led here by a template?
+    /// Its timer.
     #[inline(always)]
-    pub(crate) fn has_parent(&self) -> bool {
-        self.word(KEY4 + tail::LINK) >> 32 != 0
+    pub(crate) fn timer(&self) -> Timer {
+        Timer(self.word(KEY4 + tail::TIME))
     }
 
-    /// Has it expired?
+    /// Its timer is another one now, if it is.
     #[inline(always)]
-    pub(crate) fn is_over(&self, now: Now) -> bool {
-        timer::left(self.word(KEY4 + tail::TIME), now) == 0
-    }
-
-    /// As [`Conn::touch`](super::Conn::touch), or [`Conn::touch_by_client`](super::Conn::touch_by_client).
-    #[inline(always)]
-    pub(crate) fn touch(&self, now: Now, timeout_s: u32, from_client: bool) {
-        timer::restart(&self.words[KEY4 + tail::TIME], now, timeout_s, from_client);
+    pub(crate) fn set_timer(&self, old: Timer, new: Timer) {
+        if new != old {
+            self.words[KEY4 + tail::TIME].store(new.0, Relaxed);
+        }
     }
 }

@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed};
 
 use crate::flow::Family;
-use crate::lines::Lines;
+use crate::lines::{Line, Lines};
 
 use super::entry::Conn;
 use super::quick::Quick;
@@ -40,16 +40,16 @@ impl Slab {
         }
     }
 
-    /// Starts to bring an IPv4 entry into the cache.
+    /// The lines of all entries.
     #[inline(always)]
-    pub(super) fn touch(&self, index: u32) {
-        self.lines.prefetch(index as usize);
+    pub(super) fn all(&self) -> &[Line] {
+        self.lines.all()
     }
 
     /// An IPv4 entry, quickly.
     #[inline(always)]
-    pub(super) fn quick(&self, index: u32) -> Quick<'_> {
-        Quick::load(self.lines.line(index as usize))
+    pub(super) fn quick(&self, index: u32) -> Option<Quick<'_>> {
+        self.lines.get(index as usize).map(Quick::load)
     }
 
     pub(super) fn take(&self) -> Option<Conn<'_>> {

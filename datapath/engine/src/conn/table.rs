@@ -11,6 +11,7 @@
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use crate::flow::{Endpoint, Family, Flow, FlowHash, HashKey};
+use crate::lines::prefetch;
 use crate::real::{Method, Path, RealId};
 use crate::time::Now;
 use crate::wire::Glance;
@@ -155,24 +156,29 @@ impl Table {
         })
     }
 
-    /// What is probably the IPv4 connection of a hash, with its line on the way into the cache.
+    /// Tells of a hash what is probably its IPv4 connection, with the entry on the way into the cache.
     #[inline(always)]
-    pub(crate) fn guess(&self, hash: FlowHash) -> Option<ConnId> {
-        let id = self.index.guess(hash).filter(|id| id & IPV6 == 0)?;
-        self.v4.touch(id);
-        Some(ConnId(id))
+    pub(crate) fn guesser(&self) -> impl Fn(FlowHash) -> ConnId {
+        let (guess, entries) = (self.index.guesser(), self.v4.all());
+        move |hash| {
+            let id = guess(hash);
+            if let Some(entry) = entries.get(id as usize) {
+                prefetch(entry);
+            }
+            ConnId(id)
+        }
     }
 
-    /// The IPv4 entry of a [guess](Table::guess).
+    /// The IPv4 entry of a [guess](Table::guess), if there is one of that number.
     #[inline(always)]
-    pub(crate) fn quick(&self, id: ConnId) -> Quick<'_> {
+    pub(crate) fn quick(&self, id: ConnId) -> Option<Quick<'_>> {
         self.v4.quick(id.0)
     }
 
     /// The hash of an IPv4 packet by [its words](crate::wire::Glance).
     #[inline(always)]
     pub(crate) fn hash_of(&self, glance: &Glance) -> FlowHash {
-        self.key.hash4(glance.addresses, glance.ports >> 32 << 16 | glance.ports >> 8 & 0xff)
+        self.key.hash4(glance.addresses, glance.rest & 0xffff_ffff_0000_ff00)
     }
 
     /// The template under a key: client network and port 0, to VIP (or mark) and port. One that expired is found, too.

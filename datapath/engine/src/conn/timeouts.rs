@@ -11,6 +11,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
 
+use super::timer::MAX_S;
 use super::{sctp, tcp};
 
 /// Seconds that a UDP flow is remembered after its last packet, unless set otherwise.
@@ -84,21 +85,24 @@ impl Slot {
     }
 }
 
-type Set = [AtomicU32; SLOTS];
+/// A set has room for the slots of a power of two, so that its place needs no multiplication and no check.
+type Set = [AtomicU32; SLOTS.next_power_of_two()];
 
 /// The timeouts in force, in seconds.
 #[derive(Debug)]
 pub struct Timeouts {
     /// What was set for each class; 0: nothing.
-    own: Box<[Set]>,
+    own: Box<[Set; CLASSES]>,
     /// What follows from it.
-    in_force: Box<[Set]>,
+    in_force: Box<[Set; CLASSES]>,
 }
 
 impl Default for Timeouts {
     fn default() -> Self {
-        let book = |value: fn(Slot) -> u32| -> Box<[Set]> {
-            (0..CLASSES).map(|_| std::array::from_fn(|slot| AtomicU32::new(value(Slot(slot as u8))))).collect()
+        let book = |value: fn(Slot) -> u32| -> Box<[Set; CLASSES]> {
+            let number = |slot: usize| slot.min(SLOTS - 1) as u8;
+            let set = |_| std::array::from_fn(|slot| AtomicU32::new(value(Slot(number(slot)))));
+            Box::new(std::array::from_fn(set))
         };
         Timeouts { own: book(|_| 0), in_force: book(Slot::default_s) }
     }
@@ -106,7 +110,7 @@ impl Default for Timeouts {
 
 impl Timeouts {
     /// The timeout in force.
-    #[inline]
+    #[inline(always)]
     pub fn get(&self, class: Class, slot: Slot) -> u32 {
         at(&self.in_force, class, slot).load(Relaxed)
     }
@@ -151,7 +155,8 @@ impl Timeouts {
 
     /// What follows from what was set.
     fn wanted(&self, class: Class, slot: Slot) -> u32 {
-        self.own(class, slot).or_else(|| self.own(Class::DIRECTOR, slot)).unwrap_or_else(|| slot.default_s())
+        let seconds = self.own(class, slot).or_else(|| self.own(Class::DIRECTOR, slot));
+        seconds.unwrap_or_else(|| slot.default_s()).min(MAX_S)
     }
 
     /// Brings into force what is wanted. Whoever stores looks again, so the last one to store has seen the last value.
@@ -166,9 +171,10 @@ impl Timeouts {
     }
 }
 
-#[inline]
-fn at(book: &[Set], class: Class, slot: Slot) -> &AtomicU32 {
-    &book[usize::from(class.0)][usize::from(slot.0)]
+#[inline(always)]
+fn at(book: &[Set; CLASSES], class: Class, slot: Slot) -> &AtomicU32 {
+    let slots = &book[usize::from(class.0) & (CLASSES - 1)];
+    &slots[usize::from(slot.0) & (slots.len() - 1)]
 }
 
 #[cfg(test)]

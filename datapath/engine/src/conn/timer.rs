@@ -6,15 +6,17 @@
 //! workers that write at once lose a packet's count, or a moment; nothing else is in the word. Not here: how long the
 //! timeouts are ([`super::timeouts`]), and who ends what has expired ([`super::table`]).
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
 use crate::time::Now;
 
 use super::entry::{Conn, tail};
 
-/// Bits of the time word that hold the timeout in seconds: 48 days.
+/// Bits of the time word that hold the timeout in seconds.
 const TIMEOUT_BITS: u32 = 22;
-const TIMEOUT_MASK: u64 = (1 << TIMEOUT_BITS) - 1;
+const TIMEOUT_MASK: u64 = MAX_S as u64;
+/// The longest timeout in seconds: 48 days.
+pub(super) const MAX_S: u32 = (1 << TIMEOUT_BITS) - 1;
 /// Above them a count of packets, which ends at its largest value.
 const PACKETS_BITS: u32 = 4;
 const PACKET: u64 = 1 << TIMEOUT_BITS;
@@ -22,65 +24,93 @@ const PACKETS: u64 = ((1 << PACKETS_BITS) - 1) << TIMEOUT_BITS;
 /// Above them the milliseconds of the last packet: eight years.
 const MILLIS_SHIFT: u32 = TIMEOUT_BITS + PACKETS_BITS;
 
-/// Milliseconds until a timer with this word expires; 0 if it has.
-#[inline(always)]
-pub(super) fn left(word: u64, now: Now) -> u64 {
-    let end = (word >> MILLIS_SHIFT) + (word & TIMEOUT_MASK) * 1000;
-    end.saturating_sub(now.millis())
-}
+/// A timer as it was at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Timer(pub(super) u64);
 
-/// Starts a timer again, and counts the packet if its client has sent it. Writes at most once a second, or sixteen times in
-/// a shorter timeout, and for the first packets.
-#[inline(always)]
-pub(super) fn restart(word: &AtomicU64, now: Now, timeout_s: u32, from_client: bool) {
-    let old = word.load(Relaxed);
-    let timeout = u64::from(timeout_s).min(TIMEOUT_MASK);
-    let elapsed = now.millis().saturating_sub(old >> MILLIS_SHIFT);
-    let counts = from_client && old & PACKETS != PACKETS;
-    let is_stale = old & TIMEOUT_MASK != timeout || elapsed >= 1000 || elapsed * 16 >= timeout * 1000;
-    if counts || is_stale {
+impl Timer {
+    /// Milliseconds until it expires; 0 if it has.
+    #[inline(always)]
+    fn left(self, now: Now) -> u64 {
+        let end = (self.0 >> MILLIS_SHIFT) + (self.0 & TIMEOUT_MASK) * 1000;
+        end.saturating_sub(now.millis())
+    }
+
+    /// Has it expired?
+    #[inline(always)]
+    pub(crate) fn is_over(self, now: Now) -> bool {
+        self.left(now) == 0
+    }
+
+    /// What it is after a packet, which counts if the client has sent it. It is started again once a second, or sixteen times
+    /// in a shorter timeout, and by the first packets; else it is as it was. Timeouts beyond [`MAX_S`] do not come here.
+    #[inline(always)]
+    pub(crate) fn restarted(self, now: Now, timeout_s: u32, from_client: bool) -> Self {
+        let Timer(old) = self;
+        let (timeout, last) = (u64::from(timeout_s), old >> MILLIS_SHIFT);
+        let counts = from_client && old & PACKETS != PACKETS;
+        let is_stale = || {
+            let is_short = timeout < 16 && last + (timeout * 1000).div_ceil(16) <= now.millis();
+            last + 1000 <= now.millis() || old & TIMEOUT_MASK != timeout || is_short
+        };
+        if !counts && !is_stale() {
+            return self;
+        }
         let packets = (old & PACKETS) + if counts { PACKET } else { 0 };
-        word.store(now.millis() << MILLIS_SHIFT | packets | timeout, Relaxed);
+        Timer(now.millis() << MILLIS_SHIFT | packets | timeout)
     }
 }
 
 impl Conn<'_> {
+    fn timer(&self) -> Timer {
+        Timer(self.tail(tail::TIME).load(Relaxed))
+    }
+
     /// Starts the timer of an entry that is being made; no packet is counted yet.
     pub(super) fn set_timer(&self, now: Now, timeout_s: u32) {
-        self.tail(tail::TIME).store(now.millis() << MILLIS_SHIFT | u64::from(timeout_s).min(TIMEOUT_MASK), Relaxed);
+        self.tail(tail::TIME).store(now.millis() << MILLIS_SHIFT | u64::from(timeout_s.min(MAX_S)), Relaxed);
     }
 
     /// A packet came by: the timer starts again, with this timeout. Writes at most once a second, or sixteen times in
     /// a shorter timeout.
     #[inline]
     pub fn touch(&self, now: Now, timeout_s: u32) {
-        restart(self.tail(tail::TIME), now, timeout_s, false);
+        self.restart(now, timeout_s, false);
     }
 
     /// The same for a packet from the client, which is counted.
     #[inline]
     pub fn touch_by_client(&self, now: Now, timeout_s: u32) {
-        restart(self.tail(tail::TIME), now, timeout_s, true);
+        self.restart(now, timeout_s, true);
+    }
+
+    #[inline(always)]
+    fn restart(&self, now: Now, timeout_s: u32, from_client: bool) {
+        let old = self.timer();
+        let new = old.restarted(now, timeout_s.min(MAX_S), from_client);
+        if new != old {
+            self.tail(tail::TIME).store(new.0, Relaxed);
+        }
     }
 
     /// Packets from the client, as far as they were counted: up to 15; nobody asks for more.
     pub fn packets(&self) -> u32 {
-        ((self.tail(tail::TIME).load(Relaxed) & PACKETS) >> TIMEOUT_BITS) as u32
+        ((self.timer().0 & PACKETS) >> TIMEOUT_BITS) as u32
     }
 
     /// The timer starts again, with the timeout that it has.
     pub fn rearm(&self, now: Now) {
-        self.touch(now, (self.tail(tail::TIME).load(Relaxed) & TIMEOUT_MASK) as u32);
+        self.touch(now, (self.timer().0 & TIMEOUT_MASK) as u32);
     }
 
     /// Milliseconds until it expires; 0 if it has.
     #[inline]
     pub fn expires_in(&self, now: Now) -> u64 {
-        left(self.tail(tail::TIME).load(Relaxed), now)
+        self.timer().left(now)
     }
 
     /// When the last packet came by, to the second.
     pub fn last_seen(&self) -> Now {
-        Now::from_millis(self.tail(tail::TIME).load(Relaxed) >> MILLIS_SHIFT)
+        Now::from_millis(self.timer().0 >> MILLIS_SHIFT)
     }
 }

@@ -12,14 +12,15 @@
 //! know, a new connection above all, is left to `forward`: nothing here is needed for a packet to arrive.
 
 use super::{Engine, Verdict};
-use crate::conn::{Conn, ConnId, Quick, Side, Slot, tcp};
+use crate::conn::{Conn, ConnId, Quick, Slot, tcp};
 use crate::flow::{Family, FlowHash};
 use crate::forward::express::{self, End4, Headers4, Outer4};
-use crate::hop::{Exit, Port, Resolved};
-use crate::real::{Method, Path};
+use crate::hop::{Exit, HopId, Port, Resolved};
+use crate::real::{Method, Real};
+use crate::rings::Frame;
 use crate::time::Now;
 use crate::tunnel::Tunnel;
-use crate::wire::{Glance, Headers, Packet, TcpFlags};
+use crate::wire::{Glance, Headers, Packet};
 
 /// A packet in the express lane.
 #[derive(Clone, Copy, Debug)]
@@ -27,7 +28,19 @@ pub struct Candidate {
     glance: Glance,
     hash: FlowHash,
     /// The connection that is probably its own.
-    conn: Option<ConnId>,
+    conn: ConnId,
+}
+
+impl Candidate {
+    /// No packet for the express lane.
+    pub const NONE: Candidate =
+        Candidate { glance: Glance { addresses: 0, rest: 0 }, hash: FlowHash(0), conn: ConnId(u32::MAX) };
+
+    /// Is it none?
+    #[inline(always)]
+    pub fn is_none(&self) -> bool {
+        self.glance.rest == 0
+    }
 }
 
 /// What a batch counts together.
@@ -46,15 +59,12 @@ impl Tally {
     }
 }
 
-/// A packet that is ready: where it leaves, and where it stands in its chunk now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ready {
-    /// The device.
-    pub port: Port,
-    /// Where it begins.
-    pub start: usize,
-    /// Its length.
-    pub len: usize,
+/// The ends of a tunnel, and the way.
+struct Tunnelled<'a> {
+    source: u32,
+    server: u32,
+    hop: Resolved,
+    exit: &'a Exit,
 }
 
 /// Ways that a tunnel may take, in bytes: none so narrow that it is refused, none wider than a packet's length can tell.
@@ -67,58 +77,64 @@ impl Engine {
         let glance = Glance::of(frame)?;
         let hash = self.shared.table.hash_of(&glance);
         self.shared.table.touch(hash);
-        Some(Candidate { glance, hash, conn: None })
+        Some(Candidate { glance, hash, conn: Candidate::NONE.conn })
     }
 
-    /// Pass 2: whose is it? The entry is then on the way.
-    #[inline(always)]
-    pub fn guess(&self, candidate: &mut Candidate) {
-        candidate.conn = self.shared.table.guess(candidate.hash);
+    /// Pass 2: whose are they? Their entries are then on the way.
+    #[inline(never)]
+    pub fn guess(&self, candidates: &mut [Candidate]) {
+        let guess = self.shared.table.guesser();
+        candidates.iter_mut().for_each(|candidate| candidate.conn = guess(candidate.hash));
     }
 
-    /// Pass 3: forwards the packet at `start..end` of a chunk, or leaves it and everything else alone.
+    /// Pass 3: forwards the packet in a frame, of whose chunk these are the bytes, and gives the device that it leaves by; or
+    /// leaves it and everything else alone.
     #[inline(always)]
     pub fn express(
         &self,
         chunk: &mut [u8],
-        (start, end): (usize, usize),
+        frame: &mut Frame,
         candidate: &Candidate,
         now: Now,
         tally: &mut Tally,
-    ) -> Option<Ready> {
-        let Candidate { glance, conn, .. } = candidate;
-        let conn = self.shared.table.quick((*conn)?);
-        let side = conn.side_of(glance.addresses, glance.ports)?;
-        let slot = steady(glance, side, &conn)?;
-        let bytes: &mut Headers4 = chunk.get_mut(start..end)?.first_chunk_mut()?;
-        if conn.is_over(now) || express::is_partial(bytes, glance) {
+    ) -> Option<Port> {
+        let glance = &candidate.glance;
+        let conn = self.shared.table.quick(candidate.conn)?;
+        let from_client = conn.is_steady(glance)?;
+        let start = frame.start();
+        let bytes: &mut Headers4 = chunk.get_mut(start..start + size_of::<Headers4>())?.first_chunk_mut()?;
+        let timer = conn.timer();
+        if timer.is_over(now) || self.snapshot.may_be_partial() && express::may_be_partial(bytes, glance) {
             return None;
         }
-        let id = conn.real();
-        let as_it_is = |port| Ready { port, start, len: end - start };
-        let ready = if side == Side::Out {
-            let ready = as_it_is(self.express_out(bytes, glance, &conn)?);
-            self.counters.real_out(id, glance.len.into());
+        let slot = if glance.is_udp() { Slot::UDP } else { Slot::tcp(tcp::State::Established) };
+        let timeout_s = self.shared.timeouts.get(conn.class(), slot);
+        let restarted = timer.restarted(now, timeout_s, from_client);
+        if !from_client {
+            let port = self.express_out(bytes, glance, &conn)?;
+            self.counters.real_out(conn.real(), glance.ip_len());
             tally.outbound += 1;
-            ready
-        } else {
-            let ready = match conn.flags().method() {
-                Method::Dr => as_it_is(self.express_dr(bytes, glance, &conn)?),
-                Method::Nat => as_it_is(self.express_nat(bytes, glance, &conn)?),
-                Method::Tun => {
-                    let mut packet = Packet::new(chunk, start, end)?;
-                    let port = self.express_tun(&mut packet, glance, &conn, now)?;
-                    tally.wrapped += 1;
-                    Ready { port, start: packet.start(), len: packet.len() }
-                }
-                Method::Bypass => return None,
-            };
-            self.counters.real_in(id, glance.len.into());
-            tally.inbound += 1;
-            ready
+            conn.set_timer(timer, restarted);
+            return Some(port);
+        }
+        let real = self.shared.arena.get(conn.real());
+        let port = match Method::from_bits(conn.method_bits())? {
+            Method::Dr => self.express_dr(bytes, glance, &conn, real)?,
+            Method::Nat => self.express_nat(bytes, glance, &conn, real)?,
+            Method::Tun => {
+                let tunnel = self.express_tun(glance, &conn, real, now)?;
+                let start = start.checked_sub(express::OUTER)?;
+                let bytes = chunk.get_mut(start..start + size_of::<Headers4>())?.first_chunk_mut()?;
+                frame.set_packet(start, express::OUTER + express::L3 + glance.ip_len());
+                tally.wrapped += 1;
+                self.wrap_express(bytes, glance, &tunnel)
+            }
+            Method::Bypass => return None,
         };
-        conn.touch(now, self.shared.timeouts.get(conn.class(), slot), side != Side::Out);
-        Some(ready)
+        self.counters.real_in(conn.real(), glance.ip_len());
+        tally.inbound += 1;
+        conn.set_timer(timer, restarted);
+        Some(port)
     }
 
     /// What became of a packet that the express lane left alone: the long way, without reading its headers again.
@@ -137,26 +153,28 @@ impl Engine {
         conn: &Conn<'_>,
         now: Now,
     ) -> Option<Port> {
-        let quick = self.shared.table.quick(conn.id());
-        let port = match quick.flags().method() {
-            Method::Dr => self.express_dr(packet.head_mut()?, glance, &quick)?,
-            Method::Nat => self.express_nat(packet.head_mut()?, glance, &quick)?,
+        let quick = self.shared.table.quick(conn.id())?;
+        let real = self.shared.arena.get(conn.real());
+        let port = match Method::from_bits(quick.method_bits())? {
+            Method::Dr => self.express_dr(packet.head_mut()?, glance, &quick, real)?,
+            Method::Nat => self.express_nat(packet.head_mut()?, glance, &quick, real)?,
             // A SYN may have its MSS lowered.
-            Method::Tun if !self.shared.switches.mss_clamp.is_on() => self.express_tun(packet, glance, &quick, now)?,
+            Method::Tun if !self.shared.switches.mss_clamp.is_on() => {
+                let tunnel = self.express_tun(glance, &quick, real, now)?;
+                self.wrap_express(express::widen(packet, glance.ip_len())?, glance, &tunnel)
+            }
             Method::Tun | Method::Bypass => return None,
         };
-        self.counters.real_in(conn.real(), glance.len.into());
+        self.counters.real_in(conn.real(), glance.ip_len());
         self.counters.inbound.add(1);
         Some(port)
     }
 
     /// A client's packet to its real server by direct routing.
     #[inline(always)]
-    fn express_dr(&self, bytes: &mut Headers4, glance: &Glance, conn: &Quick<'_>) -> Option<Port> {
-        let real = self.shared.arena.get(conn.real());
-        let (hop, exit) = self.way_out(real.path())?;
-        let may = real.is_available() && usize::from(glance.len) <= real.mtu();
-        (may && conn.is_current()).then_some(())?;
+    fn express_dr(&self, bytes: &mut Headers4, glance: &Glance, conn: &Quick<'_>, real: Real<'_>) -> Option<Port> {
+        let (hop, exit) = self.way_to(real)?;
+        (glance.ip_len() <= real.mtu() && conn.is_current()).then_some(())?;
         express::pass(bytes);
         hop.address(exit, express::macs(bytes));
         Some(exit.port)
@@ -164,32 +182,35 @@ impl Engine {
 
     /// By NAT.
     #[inline(always)]
-    fn express_nat(&self, bytes: &mut Headers4, glance: &Glance, conn: &Quick<'_>) -> Option<Port> {
-        let real = self.shared.arena.get(conn.real());
-        let (hop, exit) = self.way_out(real.path())?;
+    fn express_nat(&self, bytes: &mut Headers4, glance: &Glance, conn: &Quick<'_>, real: Real<'_>) -> Option<Port> {
+        let (hop, exit) = self.way_to(real)?;
         let (address, port) = conn.server_end();
-        let fits = real.is_available() && usize::from(glance.len) <= real.mtu();
-        (fits && express::has_checksum(bytes, glance) && conn.is_current()).then_some(())?;
-        express::nat_in(bytes, glance, End4 { address, port });
+        let fits = glance.ip_len() <= real.mtu() && express::has_checksum(bytes, glance);
+        (fits && conn.is_current()).then_some(())?;
+        express::nat_in(bytes, glance, End4 { address, port }, conn.shifts().inbound());
         hop.address(exit, express::macs(bytes));
         Some(exit.port)
     }
 
     /// By a tunnel, if it is IP in IP over IPv4 and wide enough.
     #[inline(always)]
-    fn express_tun(&self, packet: &mut Packet<'_>, glance: &Glance, conn: &Quick<'_>, now: Now) -> Option<Port> {
-        let real = self.shared.arena.get(conn.real());
-        let (hop, exit) = self.way_out(real.path())?;
+    fn express_tun(&self, glance: &Glance, conn: &Quick<'_>, real: Real<'_>, now: Now) -> Option<Tunnelled<'_>> {
+        let (hop, exit) = self.way_to(real)?;
         let (source, server) = real.plain_tunnel()?;
-        let (len, mtu) = (usize::from(glance.len), real.path_mtu(now));
+        let (len, mtu) = (glance.ip_len(), real.path_mtu(now));
         let fits = len + Tunnel::Ipip.overhead(Family::Inet) <= mtu && TUNNEL_MTU.contains(&mtu);
-        (fits && real.is_available() && conn.is_current()).then_some(())?;
-        let bytes = express::widen(packet, len)?;
+        (fits && conn.is_current()).then_some(Tunnelled { source, server, hop, exit })
+    }
+
+    /// The same, when nothing speaks against it and there is room before the packet.
+    #[inline(always)]
+    fn wrap_express(&self, bytes: &mut Headers4, glance: &Glance, tunnel: &Tunnelled<'_>) -> Port {
+        let &Tunnelled { source, server, hop, exit } = tunnel;
         let stays_whole = self.shared.switches.pmtu_disc.is_on() && express::dont_fragment(bytes);
         let ident = if stays_whole { None } else { Some(self.next_ident()) };
-        express::wrap(bytes, len, Outer4 { source, server, ident });
+        express::wrap(bytes, glance.ip_len(), Outer4 { source, server, ident });
         hop.address(exit, express::macs(bytes));
-        Some(exit.port)
+        exit.port
     }
 
     /// A real server's answer to its client, by NAT.
@@ -197,20 +218,26 @@ impl Engine {
     fn express_out(&self, bytes: &mut Headers4, glance: &Glance, conn: &Quick<'_>) -> Option<Port> {
         let (hop, exit) = self.way_out(conn.reply_path())?;
         let (address, port) = conn.virtual_end();
-        let may = u32::from(glance.len) <= exit.mtu && express::has_checksum(bytes, glance);
+        let may = glance.ip_len() <= exit.mtu as usize && express::has_checksum(bytes, glance);
         (may && conn.is_current()).then_some(())?;
-        express::nat_out(bytes, glance, End4 { address, port });
+        express::nat_out(bytes, glance, End4 { address, port }, conn.shifts().outbound());
         hop.address(exit, express::macs(bytes));
         Some(exit.port)
     }
 
-    /// The way out, if it leads to a known MAC and leaves untagged frames untagged.
+    /// The way to a real server that is in its list.
     #[inline(always)]
-    fn way_out(&self, path: Path) -> Option<(Resolved, &Exit)> {
-        let Path::Hop(id) = path else { return None };
-        let hop = self.shared.hops.resolved(id)?;
+    fn way_to(&self, real: Real<'_>) -> Option<(Resolved, &Exit)> {
+        let reach = real.reach();
+        if reach.is_available() { self.way_out(reach.path()) } else { None }
+    }
+
+    /// The way out by the bits of a path, if it leads to a known MAC and leaves untagged frames untagged.
+    #[inline(always)]
+    fn way_out(&self, path: u32) -> Option<(Resolved, &Exit)> {
+        let hop = self.shared.hops.resolved(path)?;
         if !hop.is_marked() {
-            self.shared.hops.mark_used(id);
+            self.shared.hops.mark_used(HopId(path));
         }
         Some((hop, self.snapshot.exit(hop.interface())?))
     }
@@ -221,16 +248,4 @@ impl Engine {
         self.counters.inbound.add(tally.inbound);
         self.counters.outbound.add(tally.outbound);
     }
-}
-
-/// The timeout that starts again, if the packet does no more to its connection than that.
-#[inline(always)]
-fn steady(glance: &Glance, side: Side, conn: &Quick<'_>) -> Option<Slot> {
-    const DECIDE: u8 = TcpFlags::RST | TcpFlags::SYN | TcpFlags::FIN | TcpFlags::ACK;
-    if glance.is_udp() {
-        // A server's answer may assure the template.
-        return (side != Side::Out || !conn.has_parent()).then_some(Slot::UDP);
-    }
-    let stays = glance.tcp.0 & DECIDE == TcpFlags::ACK && conn.state() == tcp::State::Established as u8;
-    stays.then_some(Slot::tcp(tcp::State::Established))
 }

@@ -4,17 +4,20 @@
 //! [`tun`](super::tun) and [`link`](super::link) make of the packet. They work on what a [`Glance`] has accepted: its
 //! offsets are fixed.
 
-use crate::wire::glance::{L3, L4};
+pub use crate::wire::glance::L3;
+use crate::wire::glance::L4;
+
+use crate::conn::Shift;
 use crate::wire::{Glance, Packet, get_u16, put_u16};
 
-/// The bytes that a rewrite touches: from the link header up to the checksum of TCP.
-pub type Headers4 = [u8; L4 + 18];
+/// The bytes that a rewrite touches: from the link header to the end of TCP's without options, or of the inner IPv4 header.
+pub type Headers4 = [u8; L4 + 20];
 
 /// Length of an outer IPv4 header.
-const OUTER: usize = 20;
+pub const OUTER: usize = 20;
 
 /// Times 65,535 it is 1.
-const INVERSE: u64 = 0xfffe_fffe_fffe_ffff;
+const INVERSE: u32 = 0xfffe_ffff;
 
 /// An address and a port, host order.
 #[derive(Clone, Copy, Debug)]
@@ -42,17 +45,24 @@ fn field(glance: &Glance) -> usize {
     if glance.is_udp() { L4 + 6 } else { L4 + 16 }
 }
 
-/// Has the sender left the payload's checksum to hardware ([`checksum`](super::checksum))?
+/// May the sender have left the payload's checksum to hardware ([`checksum`](super::checksum))? (Of packets without a checksum
+/// a few look as if.)
 #[inline(always)]
-pub fn is_partial(bytes: &Headers4, glance: &Glance) -> bool {
-    let protocol = glance.ports as u16 >> 8;
-    let addresses = (glance.addresses >> 32) + u64::from(glance.addresses as u32);
-    let sum = addresses + u64::from(protocol) + u64::from(glance.len) - 20;
-    // Folded it is the checksum if the difference is a multiple of 65,535, which one multiplication tells: by the inverse of
-    // that, multiples become small numbers. (No sum folds to 0, but 0 is then a difference of 65,535 from 65,535.)
-    let checksum = get_u16(bytes, field(glance));
-    let difference = (sum + 0xffff).wrapping_sub(checksum.into());
-    checksum != 0 && difference.wrapping_mul(INVERSE) <= u64::MAX / 0xffff
+pub fn may_be_partial(bytes: &Headers4, glance: &Glance) -> bool {
+    // All sums are modulo 2^32 - 1, a multiple of 65,535, so that their words of 16 bits may stand in either half.
+    let addresses = add((glance.addresses >> 32) as u32, glance.addresses as u32);
+    let rest = u32::from(glance.protocol().0) + glance.ip_len() as u32 + (0xffff - 20);
+    let difference = add(addresses, rest - u32::from(get_u16(bytes, field(glance))));
+    // The sum is the checksum if they differ by a multiple of 65,535, which one multiplication tells: by the inverse of
+    // that, multiples become small numbers.
+    difference.wrapping_mul(INVERSE) <= u32::MAX / 0xffff
+}
+
+/// The sum modulo 2^32 - 1.
+#[inline(always)]
+fn add(a: u32, b: u32) -> u32 {
+    let (sum, carry) = a.overflowing_add(b);
+    sum + u32::from(carry)
 }
 
 /// Is there a checksum to be mended? A UDP packet without one is given one elsewhere.
@@ -74,34 +84,29 @@ pub fn pass(bytes: &mut Headers4) {
     age(bytes, L3);
 }
 
-/// Gives the packet another destination.
+/// Gives the packet another destination, and its checksums the shift that follows from it.
 #[inline(always)]
-pub fn nat_in(bytes: &mut Headers4, glance: &Glance, to: End4) {
-    let was = End4 { address: glance.addresses as u32, port: (glance.ports >> 32) as u16 };
-    translate(bytes, glance, was, to);
+pub(crate) fn nat_in(bytes: &mut Headers4, glance: &Glance, to: End4, shift: Shift) {
+    translate(bytes, glance, shift);
     bytes[L3 + 16..L3 + 20].copy_from_slice(&to.address.to_be_bytes());
     put_u16(bytes, L4 + 2, to.port);
 }
 
-/// Gives the packet another source.
+/// Gives the packet another source, and its checksums the shift that follows from it.
 #[inline(always)]
-pub fn nat_out(bytes: &mut Headers4, glance: &Glance, from: End4) {
-    let was = End4 { address: (glance.addresses >> 32) as u32, port: (glance.ports >> 48) as u16 };
-    translate(bytes, glance, was, from);
+pub(crate) fn nat_out(bytes: &mut Headers4, glance: &Glance, from: End4, shift: Shift) {
+    translate(bytes, glance, shift);
     bytes[L3 + 12..L3 + 16].copy_from_slice(&from.address.to_be_bytes());
     put_u16(bytes, L4, from.port);
 }
 
 /// Moves the head of the frame so that an outer header fits before the IP packet of `len` bytes, and cuts off what is
-/// behind that. The frame then begins with a link header that is not written but for its type. `None`, and nothing done,
-/// if there is no room.
+/// behind that. `None`, and nothing done, if there is no room.
 #[inline(always)]
 pub fn widen<'p>(packet: &'p mut Packet<'_>, len: usize) -> Option<&'p mut Headers4> {
     packet.rehead(L3, L3 + OUTER)?;
     packet.set_len(L3 + OUTER + len);
-    let bytes: &mut Headers4 = packet.head_mut()?;
-    bytes[12..14].copy_from_slice(&[8, 0]);
-    Some(bytes)
+    packet.head_mut()
 }
 
 /// Must the packet behind the outer header not be fragmented?
@@ -110,7 +115,8 @@ pub fn dont_fragment(bytes: &Headers4) -> bool {
     bytes[L3 + OUTER + 6] & 0x40 != 0
 }
 
-/// Takes one hop off the TTL of the packet inside, which has `len` bytes, and writes the outer header (see [`tun`](super::tun)).
+/// Takes one hop off the TTL of the packet inside, which has `len` bytes, and writes the outer header (see [`tun`](super::tun))
+/// and the type of what follows the link header.
 #[inline(always)]
 pub fn wrap(bytes: &mut Headers4, len: usize, outer: Outer4) {
     let Outer4 { source, server, ident } = outer;
@@ -121,27 +127,32 @@ pub fn wrap(bytes: &mut Headers4, len: usize, outer: Outer4) {
     let first = 0x4500_0000 | u32::from(class) << 16 | (OUTER + len) as u32;
     let second = ident.map_or(0x4000, |ident| u32::from(ident) << 16);
     let third = u32::from(bytes[inside + 8]) << 24 | 4 << 16;
-    let words = [first, second, third, source, server];
-    let sum = words.iter().map(|&word| u64::from(word)).sum();
-    let words = [first, second, third | u32::from(!fold(sum)), source, server];
-    for (at, word) in words.iter().enumerate() {
-        bytes[L3 + at * 4..L3 + at * 4 + 4].copy_from_slice(&word.to_be_bytes());
-    }
+    let ends = u64::from(source) << 32 | u64::from(server);
+    let sum = [first, second, third, source, server].iter().map(|&word| u64::from(word)).sum();
+    let head = u64::from(first) << 32 | u64::from(second);
+    put_u16(bytes, L3 - 2, 0x0800);
+    bytes[L3..L3 + 8].copy_from_slice(&head.to_be_bytes());
+    bytes[L3 + 8..L3 + 12].copy_from_slice(&(third | u32::from(!fold(sum))).to_be_bytes());
+    bytes[L3 + 12..L3 + 20].copy_from_slice(&ends.to_be_bytes());
 }
 
-/// TTL and both checksums for a change of one end (RFC 1624, equation 3).
+/// TTL and both checksums.
 #[inline(always)]
-fn translate(bytes: &mut Headers4, glance: &Glance, old: End4, new: End4) {
-    // What the word of TTL and protocol does to a checksum, whatever it is: !before + after.
-    const OLDER: u64 = 0xfeff;
-    let addresses = u64::from(!old.address) + u64::from(new.address);
+fn translate(bytes: &mut Headers4, glance: &Glance, shift: Shift) {
     bytes[L3 + 8] -= 1;
-    let sum = addresses + OLDER + u64::from(!get_u16(bytes, L3 + 10));
-    put_u16(bytes, L3 + 10, !fold(sum));
+    let ip = shifted(bytes, L3 + 10, shift.ip);
+    bytes[L3 + 10..L3 + 12].copy_from_slice(&ip.to_ne_bytes());
     let at = field(glance);
-    let sum = addresses + u64::from(!old.port) + u64::from(new.port) + u64::from(!get_u16(bytes, at));
-    let sum = !fold(sum);
-    put_u16(bytes, at, if sum == 0 && glance.is_udp() { 0xffff } else { sum });
+    let payload = shifted(bytes, at, shift.payload);
+    let payload = if payload == 0 && glance.is_udp() { 0xffff } else { payload };
+    bytes[at..at + 2].copy_from_slice(&payload.to_ne_bytes());
+}
+
+/// What a checksum becomes, in the order of bytes that it has in memory: sums do not depend on that.
+#[inline(always)]
+fn shifted(bytes: &Headers4, at: usize, shift: u16) -> u16 {
+    let (sum, carry) = (!u16::from_ne_bytes([bytes[at], bytes[at + 1]])).overflowing_add(shift);
+    !(sum + u16::from(carry))
 }
 
 /// Takes one hop off the TTL, which a glance has found to be large enough: the checksum grows by what it loses.

@@ -57,7 +57,15 @@ mod tests {
     use super::*;
 
     fn interface(tagging: Tagging) -> Interface {
-        Interface { name: "eth0".into(), port: None, mac: [0xaa; 6], tagging, mtu: 1500, addresses: Vec::new() }
+        Interface {
+            name: "eth0".into(),
+            port: None,
+            mac: [0xaa; 6],
+            tagging,
+            mtu: 1500,
+            partial: true,
+            addresses: Vec::new(),
+        }
     }
 
     /// A frame may come in with one number of tags and leave with another; the IP packet must not move.

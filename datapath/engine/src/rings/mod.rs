@@ -12,27 +12,38 @@ pub mod memory;
 
 use crate::hop::Port;
 
+/// Length and port of no frame.
+const GONE: u64 = u64::MAX;
+
 /// A frame in our hands: which chunk, where the packet is in it, and which device it came from.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "a frame must be transmitted or recycled"]
 pub struct Frame {
-    chunk: u32,
-    start: u32,
-    len: u32,
-    port: Port,
+    /// Chunk << 32 | start. Two words move in two registers.
+    place: u64,
+    /// Length << 32 | port.
+    rest: u64,
 }
 
 impl Frame {
     /// A frame that the rings give into the worker's hands. Only implementations of [`Rings`] make frames.
     #[inline]
     pub fn lend(chunk: u32, start: u32, len: u32, port: Port) -> Self {
-        Frame { chunk, start, len, port }
+        Frame { place: u64::from(chunk) << 32 | u64::from(start), rest: u64::from(len) << 32 | u64::from(port.0) }
+    }
+
+    /// Takes the frame out of a list that is then cleared: what is left behind there is none.
+    #[inline(always)]
+    pub(crate) fn take(&mut self) -> Self {
+        let taken = Frame { place: self.place, rest: self.rest };
+        self.rest = GONE;
+        taken
     }
 
     /// Takes the frame apart, when the rings have it back: chunk, start and length of the packet.
     #[inline]
     pub fn give_back(self) -> (u32, u32, u32) {
-        let parts = (self.chunk, self.start, self.len);
+        let parts = ((self.place >> 32) as u32, self.place as u32, (self.rest >> 32) as u32);
         std::mem::forget(self);
         parts
     }
@@ -40,39 +51,44 @@ impl Frame {
     /// The number of its chunk.
     #[inline]
     pub fn chunk(&self) -> u32 {
-        self.chunk
+        (self.place >> 32) as u32
     }
 
     /// Where the packet starts in the chunk.
     #[inline]
     pub fn start(&self) -> usize {
-        self.start as usize
+        self.place as u32 as usize
     }
 
     /// Where the packet ends in the chunk.
     #[inline]
     pub fn end(&self) -> usize {
-        (self.start + self.len) as usize
+        self.start() + (self.rest >> 32) as usize
     }
 
     /// The device that it came from.
     #[inline]
     pub fn port(&self) -> Port {
-        self.port
+        Port(self.rest as u8)
     }
 
     /// The packet has moved in its chunk.
     #[inline]
     pub fn set_packet(&mut self, start: usize, len: usize) {
-        self.start = start as u32;
-        self.len = len as u32;
+        self.place = self.place >> 32 << 32 | u64::from(start as u32);
+        self.rest = (len as u64) << 32 | self.rest & 0xff;
     }
 }
 
 impl Drop for Frame {
     fn drop(&mut self) {
         // A leaked frame never comes back: reception dries up, one frame at a time.
-        debug_assert!(std::thread::panicking(), "frame {} of {:?} was dropped", self.chunk, self.port);
+        debug_assert!(
+            self.rest == GONE || std::thread::panicking(),
+            "frame {} of {:?} was dropped",
+            self.chunk(),
+            self.port()
+        );
     }
 }
 

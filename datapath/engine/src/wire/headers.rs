@@ -137,15 +137,12 @@ impl Headers {
     /// The headers of a packet that a [`Glance`] has accepted.
     #[inline]
     pub fn seen(glance: &Glance) -> Self {
-        let end = |address: u64, port: u64| Endpoint::new(Address::v4((address as u32).to_be_bytes()), port as u16);
-        let flow = Flow {
-            protocol: Protocol((glance.ports >> 8) as u8),
-            src: end(glance.addresses >> 32, glance.ports >> 48),
-            dst: end(glance.addresses, glance.ports >> 32),
-        };
+        let end = |(address, port): (u32, u16)| Endpoint::new(Address::v4(address.to_be_bytes()), port);
+        let (src, dst) = (end(glance.source()), end(glance.destination()));
+        let flow = Flow { protocol: glance.protocol(), src, dst };
         let (tags, sctp) = (Tags::default(), SctpChunks::default());
-        let end = glance::L3 + usize::from(glance.len);
-        let (l3, l4, tcp, fragment) = (glance::L3, glance::L4, glance.tcp, Fragment::Whole);
+        let end = glance::L3 + glance.ip_len();
+        let (l3, l4, tcp, fragment) = (glance::L3, glance::L4, glance.tcp(), Fragment::Whole);
         Headers { tags, family: Family::Inet, l3, l4, end, fragment, flow, tcp, sctp }
     }
 

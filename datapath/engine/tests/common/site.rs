@@ -10,12 +10,12 @@ use std::sync::Arc;
 
 use xvs_engine::counters::Counters;
 use xvs_engine::drop::DropReason;
-use xvs_engine::engine::{Engine, Ready, Shared, Sizes, Tally, Verdict};
+use xvs_engine::engine::{Engine, Shared, Sizes, Tally, Verdict};
 use xvs_engine::flow::{Address, Family, HashKey, Protocol};
 use xvs_engine::hop::{HopId, Interface, InterfaceId, Port, Tagging};
 use xvs_engine::real::{Generation, Method, Path, RealId, Settings};
-use xvs_engine::rings::Rings;
 use xvs_engine::rings::memory::{HEADROOM, MemoryRings};
+use xvs_engine::rings::{Frame, Rings};
 use xvs_engine::route::{Route, Routes, Target};
 use xvs_engine::sched::Builtin;
 use xvs_engine::service::{Policy, Service, ServiceKey};
@@ -67,6 +67,7 @@ impl Site {
             port: Some(port),
             mac,
             tagging: Tagging::Keep,
+            partial: true,
             mtu: 1500,
             addresses: Vec::new(),
         };
@@ -198,17 +199,18 @@ impl Site {
     /// Through the express lane; `None` if that leaves the packet alone.
     pub fn express_by(&self, engine: &Engine, frame: &[u8]) -> Option<(Verdict, Vec<u8>)> {
         let mut candidate = engine.glance(frame)?;
-        engine.guess(&mut candidate);
+        engine.guess(std::slice::from_mut(&mut candidate));
         let (mut chunk, mut tally) = (vec![0; 4096], Tally::default());
         chunk[HEADROOM..HEADROOM + frame.len()].copy_from_slice(frame);
-        let place = (HEADROOM, HEADROOM + frame.len());
-        let ready = engine.express(&mut chunk, place, &candidate, self.now, &mut tally);
+        let mut lent = Frame::lend(0, HEADROOM as u32, frame.len() as u32, CLIENTS);
+        let port = engine.express(&mut chunk, &mut lent, &candidate, self.now, &mut tally);
         engine.settle_tally(tally);
-        let Some(Ready { port, start, len }) = ready else {
-            assert_eq!(&chunk[place.0..place.1], frame, "a packet that is left alone is as it was");
-            return None;
-        };
-        Some((Verdict::Transmit(port), chunk[start..start + len].to_vec()))
+        let (_, start, len) = lent.give_back();
+        let packet = &chunk[start as usize..(start + len) as usize];
+        if port.is_none() {
+            assert_eq!(packet, frame, "a packet that is left alone is as it was");
+        }
+        port.map(|port| (Verdict::Transmit(port), packet.to_vec()))
     }
 
     /// The long way.
