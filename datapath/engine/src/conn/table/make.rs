@@ -1,0 +1,113 @@
+//! Making connections, templates and notes.
+//!
+//! Invariant: an entry stands in the index before it lives, and whoever did not get all that it needs leaves nothing behind.
+//! Not here: whether a connection may be made, and that nobody else makes the same one; the caller sees to both.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::{ConnId, Table};
+use crate::conn::Side;
+use crate::conn::entry::{Conn, Flags, Status};
+use crate::flow::{Endpoint, Family, Flow, FlowHash};
+use crate::real::{Method, Path, RealId};
+use crate::time::Now;
+
+/// A connection to be made.
+#[derive(Clone, Copy, Debug)]
+pub struct NewConn {
+    /// The client's flow: CIP to VIP.
+    pub flow: Flow,
+    /// RIP and the port there.
+    pub server: Endpoint,
+    /// The real server.
+    pub real: RealId,
+    /// The service that scheduled it.
+    pub service: u32,
+    /// State and flags.
+    pub status: Status,
+    /// Seconds that it lives without a packet.
+    pub timeout_s: u32,
+    /// The way of the answers to the client.
+    pub reply_path: Path,
+    /// The class of its timeouts, below 128.
+    pub class: u8,
+    /// The template that led it here; the caller has [adopted](Conn::adopt) the child.
+    pub parent: Option<ConnId>,
+}
+
+/// What there is no more of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// Entries, or places in the index.
+    Entries,
+    /// Places for Call-IDs.
+    Calls,
+}
+
+impl Table {
+    /// Makes a template; its flow is its key. As for [`insert`](Table::insert).
+    ///
+    /// # Errors
+    /// [`Full`] when no entry is free.
+    pub fn insert_template(&self, new: &NewConn, now: Now) -> Result<Conn<'_>, Full> {
+        self.insert(new, self.hash_of_key(&new.flow), now)
+    }
+
+    /// Makes a connection. The caller has looked it up before, and sees to it that nobody else makes the same one.
+    ///
+    /// # Errors
+    /// [`Full`] when no entry is free; see [`evict`](Table::evict).
+    pub fn insert(&self, new: &NewConn, hash: FlowHash, now: Now) -> Result<Conn<'_>, Full> {
+        let reply = Flow { protocol: new.flow.protocol, src: new.server, dst: new.flow.src };
+        let flags = new.status.flags;
+        let answers_pass = flags.method() == Method::Nat && !flags.has(Flags::TEMPLATE);
+        let hashes = [hash, if answers_pass { self.hash(&reply) } else { hash }];
+        self.enter(new, &hashes[..1 + usize::from(answers_pass)], now)
+    }
+
+    /// Makes an entry under these hashes.
+    pub(in crate::conn) fn enter(&self, new: &NewConn, hashes: &[FlowHash], now: Now) -> Result<Conn<'_>, Full> {
+        if self.live.fetch_add(1, Relaxed) >= self.capacity {
+            self.live.fetch_sub(1, Relaxed);
+            return Err(Full::Entries);
+        }
+        let slab = if new.flow.family() == Family::Inet { &self.v4 } else { &self.v6 };
+        let Some(entry) = slab.take() else {
+            self.live.fetch_sub(1, Relaxed);
+            return Err(Full::Entries);
+        };
+        let conn = entry.prepare(new, now);
+        // Into the index first, alive second: a sweep or an eviction that met a live entry which is not yet in the
+        // index would free it, and the index would keep its key for good.
+        let id = conn.id().0;
+        let entered = hashes.iter().take_while(|&&hash| self.index.insert(hash, id)).count();
+        if entered == hashes.len() {
+            conn.publish();
+            return Ok(conn);
+        }
+        for &hash in &hashes[..entered] {
+            self.index.remove(hash, id);
+        }
+        self.free(&conn);
+        Err(Full::Entries)
+    }
+
+    /// Lets go of a NAT server's answers that an older connection had until now: the same port of the same client came by
+    /// another address or port of ours. To the server both are one, and what it answers is for the newer one, as in IPVS.
+    /// The older one lives on for its client's packets.
+    pub fn yield_answers(&self, answers: &Flow) {
+        let hash = self.hash(answers);
+        if let Some((older, Side::Out)) = self.lookup(answers, hash) {
+            self.index.remove(hash, older.id().0);
+        }
+    }
+
+    /// Makes a note for answers: an entry that only the server's flow leads to. As for [`insert`](Table::insert).
+    ///
+    /// # Errors
+    /// [`Full`] when no entry is free.
+    pub fn insert_note(&self, new: &NewConn, now: Now) -> Result<Conn<'_>, Full> {
+        let reply = Flow { protocol: new.flow.protocol, src: new.server, dst: new.flow.src };
+        self.enter(new, &[self.hash(&reply)], now)
+    }
+}
