@@ -22,6 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use xvs_sdk::{Change, Request, Scheduler};
 
 pub use self::policy::{Persistence, PersistenceEngine, Policy};
+pub(crate) use self::turn::PlainTurn;
 pub use self::turn::Turn;
 use self::view::View;
 
@@ -117,17 +118,10 @@ impl Service {
         Service { number, key, pool, guest: OnceLock::new(), terms, has_engine }
     }
 
+    #[inline]
     fn pool(&self) -> MutexGuard<'_, Pool> {
         // A panic elsewhere leaves a list and a scheduler that are whole: every change of them is one statement.
         self.pool.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Takes the service's lock, to choose a server and count its new connection in one step. Where a guest is asked
-    /// first, the lock is taken when it is needed.
-    #[inline]
-    pub fn turn(&self) -> Turn<'_> {
-        let let_go = self.asks_guest();
-        Turn { service: self, pool: if let_go { None } else { Some(self.pool()) }, let_go }
     }
 
     /// The guest, once there is one.
@@ -141,10 +135,12 @@ impl Service {
     }
 
     /// Is a guest asked before the native scheduler?
+    #[inline]
     pub fn asks_guest(&self) -> bool {
         self.active_guest().is_some()
     }
 
+    #[inline]
     fn active_guest(&self) -> Option<&dyn Guest> {
         self.guest.get().map(|guest| &**guest).filter(|guest| guest.is_active())
     }

@@ -56,6 +56,7 @@ impl Snapshot {
 
     /// The service that a client's packet is for, in IPVS's order: that of its mark, that of its port, FTP's for what may
     /// be a data connection of it, that of its address alone (port 0). A mark without a service counts for nothing.
+    #[inline]
     pub fn service(&self, flow: &Flow) -> Option<&Arc<Service>> {
         let port = flow.dst.port;
         let services = &self.services;
@@ -67,6 +68,7 @@ impl Snapshot {
             .or_else(|| services.has_any_port().then(|| at(0)).flatten())
     }
 
+    #[inline]
     fn marked_service(&self, flow: &Flow) -> Option<&Arc<Service>> {
         if !self.services.has_marked() {
             return None;
@@ -88,6 +90,7 @@ impl Snapshot {
     }
 
     /// Is this the address of a service, or one that rules mark packets to?
+    #[inline]
     pub fn is_virtual(&self, address: Address) -> bool {
         self.services.has_address(address) || self.marks.mentions(address)
     }

@@ -20,6 +20,7 @@ pub use fragment::{Fragments, Owner, PacketKey};
 pub(crate) use quick::Quick;
 pub use sweep::Sweep;
 pub use table::{ConnId, Full, NewConn, Table};
+pub(crate) use table::{End4, New4};
 pub use timeouts::{Class, Slot, Timeouts};
 
 /// Which way a packet of a connection goes.

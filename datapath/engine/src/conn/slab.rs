@@ -6,9 +6,9 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed};
 
 use crate::flow::Family;
-use crate::lines::Lines;
+use crate::lines::{Lines, WORDS};
 
-use super::entry::Conn;
+use super::entry::{Conn, KEY4, KEY6, tail};
 use super::quick::Quick;
 use super::table::{ConnId, IPV6};
 
@@ -52,11 +52,12 @@ impl Slab {
         Quick::load(self.lines.line(index as usize))
     }
 
+    /// Takes a free entry.
+    #[inline]
     pub(super) fn take(&self) -> Option<Conn<'_>> {
         let mut head = self.free.load(Acquire);
         while let Some(index) = (head as u32).checked_sub(1) {
-            let entry = self.entry(index);
-            let next = (head >> 32).wrapping_add(1) << 32 | entry.next_free().load(Relaxed);
+            let next = (head >> 32).wrapping_add(1) << 32 | self.next_free(index).load(Relaxed);
             match self.free.compare_exchange_weak(head, next, AcqRel, Acquire) {
                 Ok(_) => return Some(self.entry(index)),
                 Err(now) => head = now,
@@ -66,16 +67,24 @@ impl Slab {
         fresh.ok().map(|index| self.entry(index))
     }
 
+    /// Puts an entry back onto the list.
     pub(super) fn give_back(&self, entry: &Conn<'_>) {
         let index = entry.id().0 & !IPV6;
         let mut head = self.free.load(Relaxed);
         loop {
-            entry.next_free().store(head & 0xffff_ffff, Relaxed);
+            self.next_free(index).store(head & 0xffff_ffff, Relaxed);
             let next = (head >> 32).wrapping_add(1) << 32 | u64::from(index + 1);
             match self.free.compare_exchange_weak(head, next, AcqRel, Relaxed) {
                 Ok(_) => return,
                 Err(now) => head = now,
             }
         }
+    }
+
+    /// The entry behind this one in the list of free ones.
+    #[inline]
+    fn next_free(&self, index: u32) -> &AtomicU64 {
+        let at = tail::FREE + if self.per_entry == 1 { KEY4 } else { KEY6 };
+        &self.lines.line(index as usize * self.per_entry + at / WORDS)[at % WORDS]
     }
 }

@@ -15,6 +15,7 @@ mod tests;
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
+pub(crate) use self::make::{End4, New4};
 pub use self::make::{Full, NewConn};
 
 use crate::flow::{Family, Flow, FlowHash, HashKey};
@@ -141,7 +142,19 @@ impl Table {
     /// The hash of an IPv4 packet by [its words](crate::wire::Glance).
     #[inline(always)]
     pub(crate) fn hash_of(&self, glance: &Glance) -> FlowHash {
-        self.key.hash4(glance.addresses, glance.ports >> 32 << 16 | glance.ports >> 8 & 0xff)
+        self.hash4(glance.addresses, glance.ports)
+    }
+
+    /// The same by the words themselves.
+    #[inline(always)]
+    pub(crate) fn hash4(&self, addresses: u64, ports: u64) -> FlowHash {
+        self.key.hash4(addresses, ports >> 32 << 16 | ports >> 8 & 0xff)
+    }
+
+    /// Is there nothing at all under this hash? No says nothing; a [look-up](Table::lookup) tells.
+    #[inline(always)]
+    pub(crate) fn lacks(&self, hash: FlowHash) -> bool {
+        self.index.lacks(hash)
     }
 
     /// The template under a key: client network and port 0, to VIP (or mark) and port. One that expired is found, too.

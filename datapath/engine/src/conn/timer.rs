@@ -44,6 +44,12 @@ pub(super) fn restart(word: &AtomicU64, now: Now, timeout_s: u32, from_client: b
     }
 }
 
+/// The word of a timer that its client's first packet has started.
+#[inline(always)]
+pub(super) fn after_one(now: Now, timeout_s: u32) -> u64 {
+    now.millis() << MILLIS_SHIFT | PACKET | u64::from(timeout_s).min(TIMEOUT_MASK)
+}
+
 impl Conn<'_> {
     /// Starts the timer of an entry that is being made; no packet is counted yet.
     pub(super) fn set_timer(&self, now: Now, timeout_s: u32) {

@@ -124,7 +124,12 @@ impl Engine {
     /// What became of a packet that the express lane left alone: the long way, without reading its headers again.
     #[inline(always)]
     pub fn forward_seen(&self, packet: &mut Packet<'_>, candidate: &Candidate, now: Now) -> Verdict {
-        let Candidate { glance, hash, .. } = candidate;
+        let Candidate { glance, hash, conn } = candidate;
+        if conn.is_none()
+            && let Some(verdict) = self.welcome(packet, glance, *hash, now)
+        {
+            return verdict.unwrap_or_else(Verdict::Drop);
+        }
         self.flow(packet, Headers::seen(glance), *hash, Some(glance), now).unwrap_or_else(Verdict::Drop)
     }
 

@@ -88,8 +88,27 @@ impl Builtin {
         }
     }
 
+    /// Does it look at the request? The others choose by the servers alone.
+    #[inline]
+    pub fn asks_who(&self) -> bool {
+        use Builtin::*;
+        let by_servers = matches!(
+            self,
+            RoundRobin(_)
+                | WeightedRoundRobin(_)
+                | LeastConnection(_)
+                | WeightedLeastConnection(_)
+                | ShortestExpectedDelay(_)
+                | NeverQueue(_)
+                | WeightedFailover(_)
+                | Overflow(_)
+        );
+        !by_servers
+    }
+
     /// May this pick of it stand? A usable server may. `lblc` may also send an address to the server where it was,
     /// although that is at its threshold: the kernel's habit.
+    #[inline]
     pub fn accepts<R: Reals + ?Sized>(&self, reals: &R, index: usize) -> bool {
         let keeps = || matches!(self, Builtin::Locality(_)) && reals.weight(index) > 0;
         index < reals.len() && (reals.is_usable(index) || keeps())

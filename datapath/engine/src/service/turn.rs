@@ -22,6 +22,49 @@ pub struct Turn<'a> {
     pub(super) let_go: bool,
 }
 
+impl Service {
+    /// Takes the service's lock, to choose a server and count the new connection in one step. Where a guest is asked
+    /// first, the lock is taken when it is needed.
+    #[inline]
+    pub fn turn(&self) -> Turn<'_> {
+        let let_go = self.asks_guest();
+        Turn { service: self, pool: if let_go { None } else { Some(self.pool()) }, let_go }
+    }
+
+    /// The same with the policy, for a service of the plain sort: without a guest, persistence or engine. None, and
+    /// nothing done, of another.
+    #[inline(always)]
+    pub(crate) fn plain_turn(&self) -> Option<(PlainTurn<'_>, Policy)> {
+        if self.asks_guest() || !self.is_plain() {
+            return None;
+        }
+        let pool = self.pool();
+        // Under the lock now: it may have changed before.
+        Some((PlainTurn(pool), Policy::unpacked(self.terms.load(Relaxed))?))
+    }
+
+    #[inline(always)]
+    fn is_plain(&self) -> bool {
+        Policy::unpacked(self.terms.load(Relaxed)).is_some()
+    }
+}
+
+/// The right to choose by the native scheduler alone.
+#[derive(Debug)]
+pub(crate) struct PlainTurn<'a>(MutexGuard<'a, Pool>);
+
+impl PlainTurn<'_> {
+    /// As [`Turn::pick`]; the request is made only for a scheduler that looks at it.
+    #[inline(always)]
+    pub(crate) fn pick(&mut self, arena: &Arena, request: impl FnOnce() -> Request) -> Option<RealId> {
+        let Pool { scheduler, members, .. } = &mut *self.0;
+        let view = View { arena, members };
+        let request = if scheduler.asks_who() { request() } else { Request::default() };
+        let index = scheduler.pick(&request, &view)?;
+        scheduler.accepts(&view, index).then(|| members[index])
+    }
+}
+
 impl<'a> Turn<'a> {
     fn pool(&mut self) -> &mut Pool {
         let service = self.service;

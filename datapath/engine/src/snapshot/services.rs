@@ -58,10 +58,12 @@ impl Item for Arc<Service> {
 impl Item for VirtualAddress {
     type Key = Address;
 
+    #[inline]
     fn key(&self) -> Address {
         self.address
     }
 
+    #[inline]
     fn hash(key: Address) -> u64 {
         hash_address(key)
     }
@@ -154,6 +156,7 @@ impl Services {
     }
 
     /// Has a service this address?
+    #[inline]
     pub(super) fn has_address(&self, address: Address) -> bool {
         self.addresses.get(address).is_some()
     }

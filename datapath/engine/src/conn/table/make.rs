@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::{ConnId, Table};
 use crate::conn::Side;
 use crate::conn::entry::{Conn, Flags, Status};
+use crate::conn::slab::Slab;
 use crate::flow::{Endpoint, Family, Flow, FlowHash};
 use crate::real::{Method, Path, RealId};
 use crate::time::Now;
@@ -33,6 +34,42 @@ pub struct NewConn {
     pub class: u8,
     /// The template that led it here; the caller has [adopted](Conn::adopt) the child.
     pub parent: Option<ConnId>,
+}
+
+/// An IPv4 connection to be made, in the words that its entry has.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct New4 {
+    /// The client's flow, as a [glance](crate::wire::Glance) has it.
+    pub(crate) addresses: u64,
+    pub(crate) ports: u64,
+    /// RIP (of NAT) and the port there.
+    pub(crate) server: End4,
+    pub(crate) real: RealId,
+    /// The service that scheduled it.
+    pub(crate) service: u32,
+    /// State and flags, as the first packet leaves them.
+    pub(crate) status: Status,
+    /// Seconds that it lives without another packet.
+    pub(crate) timeout_s: u32,
+    /// The way of the answers to the client.
+    pub(crate) reply_path: Path,
+    pub(crate) class: u8,
+}
+
+impl New4 {
+    /// The words of the answers' flow, of which the table makes [their hash](Table::hash4).
+    #[inline(always)]
+    pub(crate) fn answers(addresses: u64, ports: u64, server: End4) -> (u64, u64) {
+        let ports = u64::from(server.port) << 48 | ports >> 48 << 32 | ports & 0xffff;
+        (u64::from(server.address) << 32 | addresses >> 32, ports)
+    }
+}
+
+/// An IPv4 address and a port.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct End4 {
+    pub(crate) address: u32,
+    pub(crate) port: u16,
 }
 
 /// What there is no more of.
@@ -67,29 +104,59 @@ impl Table {
 
     /// Makes an entry under these hashes.
     pub(in crate::conn) fn enter(&self, new: &NewConn, hashes: &[FlowHash], now: Now) -> Result<Conn<'_>, Full> {
+        let slab = if new.flow.family() == Family::Inet { &self.v4 } else { &self.v6 };
+        self.enter_as(slab, hashes, |entry| entry.prepare(new, now))
+    }
+
+    /// Makes an IPv4 connection under the hash of its client's flow and, of NAT, that of the answers. As for
+    /// [`insert`](Table::insert).
+    #[inline(always)]
+    pub(crate) fn insert4(
+        &self,
+        new: &New4,
+        hash: FlowHash,
+        answers: Option<FlowHash>,
+        now: Now,
+    ) -> Result<Conn<'_>, Full> {
+        let hashes = [hash, answers.unwrap_or_default()];
+        self.enter_as(&self.v4, &hashes[..1 + usize::from(answers.is_some())], |entry| entry.prepare4(new, now))
+    }
+
+    #[inline(always)]
+    fn enter_as<'t>(
+        &'t self,
+        slab: &'t Slab,
+        hashes: &[FlowHash],
+        prepare: impl FnOnce(Conn<'t>) -> Conn<'t>,
+    ) -> Result<Conn<'t>, Full> {
         if self.live.fetch_add(1, Relaxed) >= self.capacity {
             self.live.fetch_sub(1, Relaxed);
             return Err(Full::Entries);
         }
-        let slab = if new.flow.family() == Family::Inet { &self.v4 } else { &self.v6 };
         let Some(entry) = slab.take() else {
             self.live.fetch_sub(1, Relaxed);
             return Err(Full::Entries);
         };
-        let conn = entry.prepare(new, now);
+        let conn = prepare(entry);
         // Into the index first, alive second: a sweep or an eviction that met a live entry which is not yet in the
         // index would free it, and the index would keep its key for good.
-        let id = conn.id().0;
-        let entered = hashes.iter().take_while(|&&hash| self.index.insert(hash, id)).count();
-        if entered == hashes.len() {
-            conn.publish();
-            return Ok(conn);
+        for (entered, &hash) in hashes.iter().enumerate() {
+            if !self.index.insert(hash, conn.id().0) {
+                self.abandon(&conn, &hashes[..entered]);
+                return Err(Full::Entries);
+            }
         }
-        for &hash in &hashes[..entered] {
-            self.index.remove(hash, id);
+        conn.publish();
+        Ok(conn)
+    }
+
+    /// Takes back an entry for which there was no room under all of its hashes.
+    #[cold]
+    fn abandon(&self, conn: &Conn<'_>, entered: &[FlowHash]) {
+        for &hash in entered {
+            self.index.remove(hash, conn.id().0);
         }
-        self.free(&conn);
-        Err(Full::Entries)
+        self.free(conn);
     }
 
     /// Lets go of a NAT server's answers that an older connection had until now: the same port of the same client came by
