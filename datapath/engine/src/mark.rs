@@ -147,9 +147,8 @@ impl Marks {
     }
 
     /// Is the address a destination of any rule?
-    #[inline]
     pub fn mentions(&self, address: Address) -> bool {
-        !self.rules.is_empty() && self.mentioning(address).next().is_some()
+        self.mentioning(address).next().is_some()
     }
 
     /// The rules whose destination holds the address, by the prefixes that do.

@@ -133,7 +133,7 @@ impl Arena {
     }
 
     /// One record. Panics beyond the end.
-    #[inline]
+    #[inline(always)]
     pub fn get(&self, id: RealId) -> Real<'_> {
         Real { words: self.lines.pair(id.0 as usize * 2), generation: self.generation }
     }
@@ -340,7 +340,7 @@ impl Real<'_> {
     }
 
     /// The same of one that its first packet made active, or not: one step.
-    #[inline]
+    #[inline(always)]
     pub fn bind_as(&self, active: bool) {
         let one = u64::from(active) << 32 | 1;
         let total = self.words[word::COUNTS].fetch_add(one, Relaxed) as u32 + 1;
@@ -394,7 +394,7 @@ impl Real<'_> {
     }
 
     /// Upper threshold, and the lower one in force: three quarters of the upper one when none is set.
-    #[inline]
+    #[inline(always)]
     fn stored_thresholds(&self) -> (u32, u32) {
         let (upper, lower) = self.thresholds();
         (upper, if lower == 0 { upper - (upper >> 2) } else { lower })

@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use xvs_sdk::{Change, Request, Scheduler};
 
+pub(crate) use self::policy::Terms;
 pub use self::policy::{Persistence, PersistenceEngine, Policy};
 pub(crate) use self::turn::PlainTurn;
 pub use self::turn::Turn;
@@ -113,7 +114,7 @@ impl Service {
     /// A service without servers.
     pub fn new(number: u32, key: ServiceKey, scheduler: Builtin, policy: Policy) -> Self {
         let has_engine = AtomicBool::new(policy.engine.is_some());
-        let terms = AtomicU32::new(policy.packed());
+        let terms = AtomicU32::new(policy.terms().0);
         let pool = Mutex::new(Pool { scheduler, policy, members: Vec::new(), version: 0 });
         Service { number, key, pool, guest: OnceLock::new(), terms, has_engine }
     }
@@ -122,6 +123,11 @@ impl Service {
     fn pool(&self) -> MutexGuard<'_, Pool> {
         // A panic elsewhere leaves a list and a scheduler that are whole: every change of them is one statement.
         self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[inline]
+    fn terms(&self) -> Terms {
+        Terms(self.terms.load(Relaxed))
     }
 
     /// The guest, once there is one.
@@ -206,7 +212,7 @@ impl Service {
         let pool = &mut *self.pool();
         pool.policy = policy;
         self.has_engine.store(policy.engine.is_some(), Relaxed);
-        self.terms.store(policy.packed(), Relaxed);
+        self.terms.store(policy.terms().0, Relaxed);
         if pool.scheduler.name() != scheduler.name() {
             pool.scheduler = scheduler;
             pool.tell(arena, Change::All);
@@ -258,6 +264,13 @@ impl Service {
 }
 
 impl Pool {
+    /// Asks the scheduler; what it picks is checked.
+    fn pick(&mut self, arena: &Arena, request: &Request) -> Option<RealId> {
+        let view = View { arena, members: &self.members };
+        let index = self.scheduler.pick(request, &view)?;
+        self.scheduler.accepts(&view, index).then(|| self.members[index])
+    }
+
     /// May a new connection go to this server? One who knows this version of the list named a member.
     fn may_have(&self, arena: &Arena, real: RealId, version: Option<u64>) -> bool {
         let server = arena.get(real);

@@ -11,7 +11,7 @@
 //! generation after it has read them ([`Conn::is_current`]); the real server's number is read once and kept, because
 //! counts are settled by it when the entry is free again and perhaps another connection's.
 
-mod birth;
+pub(super) mod birth;
 
 use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, fence};
 
@@ -97,7 +97,6 @@ pub(super) mod tail {
     pub(in super::super) const REPLY: usize = 2; // service << 32 | path of the answers
     pub(in super::super) const FREE: usize = 3; // next free entry
     pub(in super::super) const LINK: usize = 4; // see `kinship`
-    pub(in super::super) const COUNT: usize = 5;
 }
 
 /// The lowest byte of the word with the ports: a template's bit, and the class of timeouts below it.

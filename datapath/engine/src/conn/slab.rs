@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed};
 
 use crate::flow::Family;
-use crate::lines::{Lines, WORDS};
+use crate::lines::{Line, Lines, WORDS};
 
 use super::entry::{Conn, KEY4, KEY6, tail};
 use super::quick::Quick;
@@ -21,14 +21,24 @@ pub(super) struct Slab {
     pub(super) used: AtomicU32,
     /// The free list: changes << 32 | entry + 1.
     free: AtomicU64,
+    /// Where in an entry the next free one stands.
+    link: usize,
     bit: u32,
 }
 
 impl Slab {
     pub(super) fn new(capacity: u32, family: Family) -> Self {
-        let (per_entry, bit) = if family == Family::Inet { (1, 0) } else { (2, IPV6) };
+        let (per_entry, key, bit) = if family == Family::Inet { (1, KEY4, 0) } else { (2, KEY6, IPV6) };
         let lines = Lines::new(capacity as usize * per_entry);
-        Slab { lines, per_entry, capacity, used: AtomicU32::new(0), free: AtomicU64::new(0), bit }
+        Slab {
+            lines,
+            per_entry,
+            capacity,
+            used: AtomicU32::new(0),
+            free: AtomicU64::new(0),
+            link: key + tail::FREE,
+            bit,
+        }
     }
 
     #[inline]
@@ -52,19 +62,30 @@ impl Slab {
         Quick::load(self.lines.line(index as usize))
     }
 
+    /// The words of an IPv4 entry.
+    #[inline(always)]
+    pub(super) fn raw(&self, index: u32) -> &Line {
+        self.lines.line(index as usize)
+    }
+
     /// Takes a free entry.
-    #[inline]
-    pub(super) fn take(&self) -> Option<Conn<'_>> {
+    #[inline(always)]
+    pub(super) fn take(&self) -> Option<u32> {
         let mut head = self.free.load(Acquire);
         while let Some(index) = (head as u32).checked_sub(1) {
             let next = (head >> 32).wrapping_add(1) << 32 | self.next_free(index).load(Relaxed);
             match self.free.compare_exchange_weak(head, next, AcqRel, Acquire) {
-                Ok(_) => return Some(self.entry(index)),
+                Ok(_) => return Some(index),
                 Err(now) => head = now,
             }
         }
-        let fresh = self.used.fetch_update(Relaxed, Relaxed, |used| (used < self.capacity).then_some(used + 1));
-        fresh.ok().map(|index| self.entry(index))
+        self.take_fresh()
+    }
+
+    /// Takes one that was never used.
+    #[inline(never)]
+    fn take_fresh(&self) -> Option<u32> {
+        self.used.fetch_update(Relaxed, Relaxed, |used| (used < self.capacity).then_some(used + 1)).ok()
     }
 
     /// Puts an entry back onto the list.
@@ -82,9 +103,9 @@ impl Slab {
     }
 
     /// The entry behind this one in the list of free ones.
-    #[inline]
+    #[inline(always)]
     fn next_free(&self, index: u32) -> &AtomicU64 {
-        let at = tail::FREE + if self.per_entry == 1 { KEY4 } else { KEY6 };
-        &self.lines.line(index as usize * self.per_entry + at / WORDS)[at % WORDS]
+        let at = index as usize * self.per_entry * WORDS + self.link;
+        &self.lines.line(at / WORDS)[at % WORDS]
     }
 }

@@ -12,7 +12,8 @@
 //! know, a new connection above all, is left to `forward`: nothing here is needed for a packet to arrive.
 
 use super::{Engine, Verdict};
-use crate::conn::{Conn, ConnId, Quick, Side, Slot, tcp};
+use crate::conn::{ConnId, Quick, Side, Slot, tcp};
+use crate::drop::DropReason;
 use crate::flow::{Family, FlowHash};
 use crate::forward::express::{self, End4, Headers4, Outer4};
 use crate::hop::{Exit, Port, Resolved};
@@ -121,28 +122,30 @@ impl Engine {
         Some(ready)
     }
 
-    /// What became of a packet that the express lane left alone: the long way, without reading its headers again.
+    /// What became of a packet that the express lane left alone: the way of a new connection's first packet, or the long
+    /// way, without reading its headers again.
     #[inline(always)]
     pub fn forward_seen(&self, packet: &mut Packet<'_>, candidate: &Candidate, now: Now) -> Verdict {
         let Candidate { glance, hash, conn } = candidate;
-        if conn.is_none()
-            && let Some(verdict) = self.welcome(packet, glance, *hash, now)
-        {
-            return verdict.unwrap_or_else(Verdict::Drop);
-        }
-        self.flow(packet, Headers::seen(glance), *hash, Some(glance), now).unwrap_or_else(Verdict::Drop)
+        let welcomed = if conn.is_none() { self.welcome(packet, glance, *hash, now) } else { None };
+        welcomed.unwrap_or_else(|| self.flow_seen(packet, glance, *hash, now)).unwrap_or_else(Verdict::Drop)
+    }
+
+    #[inline(never)]
+    fn flow_seen(
+        &self,
+        packet: &mut Packet<'_>,
+        glance: &Glance,
+        hash: FlowHash,
+        now: Now,
+    ) -> Result<Verdict, DropReason> {
+        self.flow(packet, Headers::seen(glance), hash, Some(glance), now)
     }
 
     /// The first packet of a connection that was made for it just now: its state has followed it already.
     #[inline(always)]
-    pub(super) fn express_new(
-        &self,
-        packet: &mut Packet<'_>,
-        glance: &Glance,
-        conn: &Conn<'_>,
-        now: Now,
-    ) -> Option<Port> {
-        let quick = self.shared.table.quick(conn.id());
+    pub(super) fn express_new(&self, packet: &mut Packet<'_>, glance: &Glance, conn: ConnId, now: Now) -> Option<Port> {
+        let quick = self.shared.table.quick(conn);
         let port = match quick.flags().method() {
             Method::Dr => self.express_dr(packet.head_mut()?, glance, &quick)?,
             Method::Nat => self.express_nat(packet.head_mut()?, glance, &quick)?,
@@ -150,7 +153,7 @@ impl Engine {
             Method::Tun if !self.shared.switches.mss_clamp.is_on() => self.express_tun(packet, glance, &quick, now)?,
             Method::Tun | Method::Bypass => return None,
         };
-        self.counters.real_in(conn.real(), glance.len.into());
+        self.counters.real_in(quick.real(), glance.len.into());
         self.counters.inbound.add(1);
         Some(port)
     }

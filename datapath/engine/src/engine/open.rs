@@ -90,7 +90,7 @@ impl Engine {
             Ok((bound, side, is_new)) => {
                 let port = match (glance, &bound) {
                     (Some(glance), Bound::Conn(conn)) if is_new && side != Side::Out => {
-                        self.express_new(packet, glance, conn, now)
+                        self.express_new(packet, glance, conn.id(), now)
                     }
                     _ => None,
                 };
@@ -271,7 +271,6 @@ impl Engine {
     }
 
     /// Makes an entry; in a full table a half-open connection gives way to it.
-    #[inline(always)]
     pub(super) fn insert<'s>(
         &'s self,
         flow: &Flow,
@@ -282,12 +281,12 @@ impl Engine {
 
     #[cold]
     #[inline(never)]
-    fn insert_again<'s>(
+    pub(super) fn insert_again<'s, T>(
         &'s self,
         full: Full,
         family: Family,
-        make: impl Fn(&'s Table) -> Result<Conn<'s>, Full>,
-    ) -> Result<Conn<'s>, DropReason> {
+        make: impl Fn(&'s Table) -> Result<T, Full>,
+    ) -> Result<T, DropReason> {
         match full {
             Full::Calls => return Err(DropReason::CallsFull), // no connection has what is missing
             Full::Entries => {}

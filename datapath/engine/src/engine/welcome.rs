@@ -11,18 +11,18 @@ use xvs_sdk::Request;
 
 use super::open::{FTP_DATA, Opening};
 use super::{Bound, Engine, Verdict};
-use crate::conn::{Class, End4, Flags, New4, Side, Status};
+use crate::conn::{Class, ConnId, End4, Flags, New4, Side, Status};
 use crate::drop::DropReason;
 use crate::flow::{Endpoint, Family, FlowHash};
 use crate::forward::express;
 use crate::real::{Method, Path};
-use crate::service::{PlainTurn, Policy, Service};
+use crate::service::{PlainTurn, Service, Terms};
 use crate::time::Now;
 use crate::wire::{Glance, Headers, Packet, TcpFlags};
 
 impl Engine {
     /// Makes the connection of this packet, which has none as far as a guess could tell, and forwards it.
-    #[inline(always)]
+    #[inline(never)]
     pub(super) fn welcome(
         &self,
         packet: &mut Packet<'_>,
@@ -42,17 +42,24 @@ impl Engine {
             return None;
         }
         let service = self.snapshot.service(&flow)?;
-        if vip.port != service.key.port() && !service.key.is_mark() || !self.is_new(glance, hash) {
+        if vip.port != service.key.port() && !service.key.is_mark() {
             return None;
         }
-        let (mut turn, policy) = service.plain_turn()?;
-        // Looked for again, now that nobody else can make it.
-        if policy.one_packet && glance.is_udp() || !self.is_new(glance, hash) {
+        // A guess does not find all, and datagrams of what it did not find are not to wait for a lock each.
+        if glance.is_udp() && !self.is_new(glance, hash) {
             return None;
         }
-        let request = || self.request_of(glance, hash, service, policy, now);
-        let Some(id) = turn.pick(arena, request) else {
-            return Some(self.without_server(packet, glance, hash, (service, policy, turn), now));
+        let (mut turn, terms) = service.plain_turn()?;
+        // Nobody else can make it now.
+        if terms.one_packet() && glance.is_udp() || !self.is_new(glance, hash) {
+            return None;
+        }
+        let picked = match turn.pick_by_servers(arena) {
+            Some(picked) => picked,
+            None => turn.pick(arena, &self.request_of(glance, hash, service, terms, now)),
+        };
+        let Some(id) = picked else {
+            return Some(self.without_server(packet, glance, hash, (service, terms, turn), now));
         };
         let real = arena.get(id);
         let (method, server) = (real.method(), real.endpoint());
@@ -84,21 +91,43 @@ impl Engine {
             real: id,
             service: service.number,
             status: Status { state: step.state, flags: flags.with(Flags::INACTIVE, !step.active) },
-            timeout_s: self.shared.timeouts.get(Class::from_bits(policy.class), step.slot),
+            timeout_s: self.shared.timeouts.get(Class::from_bits(terms.class()), step.slot),
             reply_path,
-            class: policy.class,
+            class: terms.class(),
         };
-        let conn = match self.insert(&flow, |table| table.insert4(&new, hash, answers, now)) {
-            Ok(conn) => conn,
-            Err(reason) => return Some(Err(reason)),
+        let id = match table.insert4(&new, hash, answers, now) {
+            Ok(id) => id,
+            Err(full) => {
+                // A copy, so that what it is copied from need not be in memory.
+                let again = new;
+                match self.insert_again(full, Family::Inet, move |table| table.insert4(&again, hash, answers, now)) {
+                    Ok(id) => id,
+                    Err(reason) => return Some(Err(reason)),
+                }
+            }
         };
         real.bind_as(step.active);
         drop(turn);
         self.counters.opened.add(1);
-        Some(match self.express_new(packet, glance, &conn, now) {
+        Some(match self.express_new(packet, glance, id, now) {
             Some(port) => Ok(Verdict::Transmit(port)),
-            None => self.aside(packet, Headers::seen(glance), Bound::Conn(conn), side, false, now),
+            None => self.welcomed(packet, glance, id, side, now),
         })
+    }
+
+    /// The way of a first packet that has its connection, and is not one for the express lane.
+    #[cold]
+    #[inline(never)]
+    fn welcomed(
+        &self,
+        packet: &mut Packet<'_>,
+        glance: &Glance,
+        id: ConnId,
+        side: Side,
+        now: Now,
+    ) -> Result<Verdict, DropReason> {
+        let conn = self.shared.table.get(id).ok_or(DropReason::ConnectionEnded)?;
+        self.aside(packet, Headers::seen(glance), Bound::Conn(conn), side, false, now)
     }
 
     /// Has the packet no connection?
@@ -114,7 +143,8 @@ impl Engine {
     }
 
     #[inline(never)]
-    fn request_of(&self, glance: &Glance, hash: FlowHash, service: &Service, policy: Policy, now: Now) -> Request {
+    fn request_of(&self, glance: &Glance, hash: FlowHash, service: &Service, terms: Terms, now: Now) -> Request {
+        let policy = terms.policy().unwrap_or_default();
         let flow = &Headers::seen(glance).flow;
         Opening { flow, hash, service, policy, payload: &[], quoted: false, arrival: self.arrival(), now }.request()
     }
@@ -127,11 +157,11 @@ impl Engine {
         packet: &mut Packet<'_>,
         glance: &Glance,
         hash: FlowHash,
-        (service, policy, turn): (&Service, Policy, PlainTurn<'_>),
+        (service, terms, turn): (&Service, Terms, PlainTurn<'_>),
         now: Now,
     ) -> Result<Verdict, DropReason> {
         let headers = Headers::seen(glance);
-        let (flow, arrival) = (&headers.flow, self.arrival());
+        let (flow, arrival, policy) = (&headers.flow, self.arrival(), terms.policy().unwrap_or_default());
         let opening = Opening { flow, hash, service, policy, payload: &[], quoted: false, arrival, now };
         let went_on = self.go_on(&opening, &headers);
         drop(turn);

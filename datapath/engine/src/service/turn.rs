@@ -4,12 +4,11 @@
 //! or a guest picks is checked before it counts.
 
 use std::sync::MutexGuard;
-use std::sync::atomic::Ordering::Relaxed;
 
-use xvs_sdk::{Request, Scheduler};
+use xvs_sdk::Request;
 
 use super::view::View;
-use super::{Policy, Pool, Service};
+use super::{Policy, Pool, Service, Terms};
 use crate::flow::Endpoint;
 use crate::real::{Arena, Method, RealId};
 use crate::sched::guest::{Advice, Guest};
@@ -31,21 +30,17 @@ impl Service {
         Turn { service: self, pool: if let_go { None } else { Some(self.pool()) }, let_go }
     }
 
-    /// The same with the policy, for a service of the plain sort: without a guest, persistence or engine. None, and
-    /// nothing done, of another.
+    /// The same with what its policy says, for a service of the plain sort: without a guest, persistence or engine. None,
+    /// and nothing done, of another.
     #[inline(always)]
-    pub(crate) fn plain_turn(&self) -> Option<(PlainTurn<'_>, Policy)> {
-        if self.asks_guest() || !self.is_plain() {
+    pub(crate) fn plain_turn(&self) -> Option<(PlainTurn<'_>, Terms)> {
+        if self.asks_guest() || !self.terms().is_all() {
             return None;
         }
         let pool = self.pool();
-        // Under the lock now: it may have changed before.
-        Some((PlainTurn(pool), Policy::unpacked(self.terms.load(Relaxed))?))
-    }
-
-    #[inline(always)]
-    fn is_plain(&self) -> bool {
-        Policy::unpacked(self.terms.load(Relaxed)).is_some()
+        // Under the lock now: they may have changed before.
+        let terms = self.terms();
+        terms.is_all().then_some((PlainTurn(pool), terms))
     }
 }
 
@@ -54,14 +49,18 @@ impl Service {
 pub(crate) struct PlainTurn<'a>(MutexGuard<'a, Pool>);
 
 impl PlainTurn<'_> {
-    /// As [`Turn::pick`]; the request is made only for a scheduler that looks at it.
+    /// As [`Turn::pick`].
+    pub(crate) fn pick(&mut self, arena: &Arena, request: &Request) -> Option<RealId> {
+        self.0.pick(arena, request)
+    }
+
+    /// The same without a request. None if the scheduler has to be asked with one; it was not asked then.
     #[inline(always)]
-    pub(crate) fn pick(&mut self, arena: &Arena, request: impl FnOnce() -> Request) -> Option<RealId> {
+    pub(crate) fn pick_by_servers(&mut self, arena: &Arena) -> Option<Option<RealId>> {
         let Pool { scheduler, members, .. } = &mut *self.0;
         let view = View { arena, members };
-        let request = if scheduler.asks_who() { request() } else { Request::default() };
-        let index = scheduler.pick(&request, &view)?;
-        scheduler.accepts(&view, index).then(|| members[index])
+        let picked = scheduler.pick_by_servers(&view)?;
+        Some(picked.filter(|&index| scheduler.accepts(&view, index)).map(|index| members[index]))
     }
 }
 
@@ -73,7 +72,7 @@ impl<'a> Turn<'a> {
 
     /// How the service treats new connections.
     pub fn policy(&mut self) -> Policy {
-        let packed = if self.pool.is_none() { Policy::unpacked(self.service.terms.load(Relaxed)) } else { None };
+        let packed = if self.pool.is_none() { self.service.terms().policy() } else { None };
         packed.unwrap_or_else(|| self.pool().policy)
     }
 
@@ -99,10 +98,7 @@ impl<'a> Turn<'a> {
     }
 
     fn pick_natively(&mut self, arena: &Arena, request: &Request) -> Option<RealId> {
-        let pool = self.pool();
-        let view = View { arena, members: &pool.members };
-        let index = pool.scheduler.pick(request, &view)?;
-        pool.scheduler.accepts(&view, index).then(|| pool.members[index])
+        self.pool().pick(arena, request)
     }
 
     #[inline(never)]

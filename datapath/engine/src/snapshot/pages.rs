@@ -53,7 +53,7 @@ impl<T: Item> Pages<T> {
     }
 
     /// The item of a key.
-    #[inline]
+    #[inline(always)]
     pub(super) fn get(&self, key: T::Key) -> Option<&T> {
         let hash = T::hash(key);
         // Without pages the mask leads nowhere.

@@ -1,7 +1,7 @@
 //! How a dead entry becomes a connection: its words are written, and then it is brought to life.
 //!
 //! Invariant: nobody sees the new connection before it lives, and who still believes in the one before notices. IPv4's own
-//! way ([`Conn::prepare4`]) writes what the general one writes.
+//! way ([`write4`]) writes what the general one writes.
 
 use std::sync::atomic::{Ordering::Relaxed, Ordering::Release, fence};
 
@@ -9,6 +9,7 @@ use super::{Conn, FLAGS_SHIFT, Flags, GENERATION_SHIFT, KEY4, LIVE, TEMPLATE_BIT
 use crate::conn::table::{New4, NewConn};
 use crate::conn::timer;
 use crate::flow::Family;
+use crate::lines::Line;
 use crate::time::Now;
 
 impl Conn<'_> {
@@ -55,23 +56,26 @@ impl Conn<'_> {
     pub(in crate::conn) fn publish(&self) {
         self.tail(tail::CONTROL).store(self.control, Release);
     }
+}
 
-    /// The same for an IPv4 connection without a parent, whose first packet counts already.
-    #[inline(always)]
-    pub(in crate::conn) fn prepare4(mut self, new: &New4, now: Now) -> Self {
-        let Some(words) = self.words.first_chunk::<{ KEY4 + tail::COUNT }>() else { return self };
-        fence(Release);
-        words[0].store(new.addresses, Relaxed);
-        words[1].store(new.ports | u64::from(new.server.port) << 16 | u64::from(new.class & 0x7f), Relaxed);
-        words[2].store(u64::from(new.server.address) << 32 | u64::from(new.real.0), Relaxed);
-        words[KEY4 + tail::TIME].store(timer::after_one(now, new.timeout_s), Relaxed);
-        words[KEY4 + tail::REPLY].store(u64::from(new.service) << 32 | u64::from(new.reply_path.bits()), Relaxed);
-        words[KEY4 + tail::LINK].store(Conn::link_to(None), Relaxed);
-        self.real = new.real;
-        self.control = self.control >> GENERATION_SHIFT << GENERATION_SHIFT
-            | LIVE
-            | u64::from(new.status.flags.0) << FLAGS_SHIFT
-            | u64::from(new.status.state);
-        self
-    }
+/// As [`Conn::prepare`], for an IPv4 connection without a parent whose first packet counts already. Gives what
+/// [`publish4`] is told.
+#[inline(always)]
+pub(in crate::conn) fn write4(words: &Line, new: &New4, now: Now) -> u64 {
+    let before = words[KEY4 + tail::CONTROL].load(Relaxed);
+    fence(Release);
+    words[0].store(new.addresses, Relaxed);
+    words[1].store(new.ports | u64::from(new.server.port) << 16 | u64::from(new.class & 0x7f), Relaxed);
+    words[2].store(u64::from(new.server.address) << 32 | u64::from(new.real.0), Relaxed);
+    words[KEY4 + tail::TIME].store(timer::after_one(now, new.timeout_s), Relaxed);
+    words[KEY4 + tail::REPLY].store(u64::from(new.service) << 32 | u64::from(new.reply_path.bits()), Relaxed);
+    words[KEY4 + tail::LINK].store(Conn::link_to(None), Relaxed);
+    let status = u64::from(new.status.flags.0) << FLAGS_SHIFT | u64::from(new.status.state);
+    before >> GENERATION_SHIFT << GENERATION_SHIFT | LIVE | status
+}
+
+/// As [`Conn::publish`].
+#[inline(always)]
+pub(in crate::conn) fn publish4(words: &Line, control: u64) {
+    words[KEY4 + tail::CONTROL].store(control, Release);
 }

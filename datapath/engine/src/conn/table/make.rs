@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::{ConnId, Table};
 use crate::conn::Side;
-use crate::conn::entry::{Conn, Flags, Status};
+use crate::conn::entry::{Conn, Flags, Status, birth};
 use crate::conn::slab::Slab;
 use crate::flow::{Endpoint, Family, Flow, FlowHash};
 use crate::real::{Method, Path, RealId};
@@ -102,12 +102,6 @@ impl Table {
         self.enter(new, &hashes[..1 + usize::from(answers_pass)], now)
     }
 
-    /// Makes an entry under these hashes.
-    pub(in crate::conn) fn enter(&self, new: &NewConn, hashes: &[FlowHash], now: Now) -> Result<Conn<'_>, Full> {
-        let slab = if new.flow.family() == Family::Inet { &self.v4 } else { &self.v6 };
-        self.enter_as(slab, hashes, |entry| entry.prepare(new, now))
-    }
-
     /// Makes an IPv4 connection under the hash of its client's flow and, of NAT, that of the answers. As for
     /// [`insert`](Table::insert).
     #[inline(always)]
@@ -117,27 +111,29 @@ impl Table {
         hash: FlowHash,
         answers: Option<FlowHash>,
         now: Now,
-    ) -> Result<Conn<'_>, Full> {
-        let hashes = [hash, answers.unwrap_or_default()];
-        self.enter_as(&self.v4, &hashes[..1 + usize::from(answers.is_some())], |entry| entry.prepare4(new, now))
-    }
-
-    #[inline(always)]
-    fn enter_as<'t>(
-        &'t self,
-        slab: &'t Slab,
-        hashes: &[FlowHash],
-        prepare: impl FnOnce(Conn<'t>) -> Conn<'t>,
-    ) -> Result<Conn<'t>, Full> {
-        if self.live.fetch_add(1, Relaxed) >= self.capacity {
-            self.live.fetch_sub(1, Relaxed);
+    ) -> Result<ConnId, Full> {
+        let id = self.reserve(&self.v4)?;
+        let entry = self.v4.raw(id);
+        let control = birth::write4(entry, new, now);
+        // In the same order as any other.
+        if !self.index.insert(hash, id) {
+            self.abandon(&self.v4.entry(id), &[]);
             return Err(Full::Entries);
         }
-        let Some(entry) = slab.take() else {
-            self.live.fetch_sub(1, Relaxed);
+        if let Some(answers) = answers
+            && !self.index.insert(answers, id)
+        {
+            self.abandon(&self.v4.entry(id), &[hash]);
             return Err(Full::Entries);
-        };
-        let conn = prepare(entry);
+        }
+        birth::publish4(entry, control);
+        Ok(ConnId(id))
+    }
+
+    /// Makes an entry under these hashes.
+    pub(in crate::conn) fn enter(&self, new: &NewConn, hashes: &[FlowHash], now: Now) -> Result<Conn<'_>, Full> {
+        let slab = if new.flow.family() == Family::Inet { &self.v4 } else { &self.v6 };
+        let conn = slab.entry(self.reserve(slab)?).prepare(new, now);
         // Into the index first, alive second: a sweep or an eviction that met a live entry which is not yet in the
         // index would free it, and the index would keep its key for good.
         for (entered, &hash) in hashes.iter().enumerate() {
@@ -148,6 +144,18 @@ impl Table {
         }
         conn.publish();
         Ok(conn)
+    }
+
+    /// Takes a free entry, and counts it.
+    #[inline(always)]
+    fn reserve(&self, slab: &Slab) -> Result<u32, Full> {
+        if self.live.fetch_add(1, Relaxed) < self.capacity
+            && let Some(index) = slab.take()
+        {
+            return Ok(index);
+        }
+        self.live.fetch_sub(1, Relaxed);
+        Err(Full::Entries)
     }
 
     /// Takes back an entry for which there was no room under all of its hashes.
