@@ -25,6 +25,7 @@ mod persist;
 mod shared;
 mod tunnel_errors;
 mod verdict;
+mod welcome;
 mod wrap;
 
 use std::cell::Cell;
@@ -198,36 +199,6 @@ impl Engine {
         match self.shared.table.lookup(&headers.flow, hash).filter(|found| self.holds(found, &headers, now)) {
             Some((conn, side)) => self.known(packet, headers, Bound::Conn(conn), side, true, now),
             None => self.unknown(packet, headers, hash, glance, now),
-        }
-    }
-
-    /// A packet that is in no connection by its own flow: an answer that crosses the director, or a new one's first.
-    #[inline(never)]
-    fn unknown(
-        &self,
-        packet: &mut Packet<'_>,
-        headers: Headers,
-        hash: FlowHash,
-        glance: Option<&Glance>,
-        now: Now,
-    ) -> Result<Verdict, DropReason> {
-        if let Some(conn) = self.answered(&headers, now) {
-            return self.aside(packet, headers, Bound::Conn(conn), Side::Out, true, now);
-        }
-        match self.open(&headers, headers.datagram(packet.bytes()), hash, now) {
-            Ok((bound, side, is_new)) => {
-                let port = match (glance, &bound) {
-                    (Some(glance), Bound::Conn(conn)) if is_new && side != Side::Out => {
-                        self.express_new(packet, glance, conn, now)
-                    }
-                    _ => None,
-                };
-                match port {
-                    Some(port) => Ok(Verdict::Transmit(port)),
-                    None => self.aside(packet, headers, bound, side, !is_new, now),
-                }
-            }
-            Err(reason) => self.decline(packet, headers, reason, now),
         }
     }
 

@@ -134,7 +134,7 @@ impl Arena {
     }
 
     /// One record. Panics beyond the end.
-    #[inline]
+    #[inline(always)]
     pub fn get(&self, id: RealId) -> Real<'_> {
         Real { words: self.lines.pair(id.0 as usize * 2), generation: self.generation }
     }
@@ -369,7 +369,14 @@ impl Real<'_> {
 
     /// A connection was made.
     pub fn bind(&self) {
-        let total = self.words[word::COUNTS].fetch_add(1, Relaxed) as u32 + 1;
+        self.bind_as(false);
+    }
+
+    /// The same of one that its first packet made active, or not: one step.
+    #[inline(always)]
+    pub fn bind_as(&self, active: bool) {
+        let one = u64::from(active) << 32 | 1;
+        let total = self.words[word::COUNTS].fetch_add(one, Relaxed) as u32 + 1;
         let (upper, low) = self.stored_thresholds();
         match self.generation {
             Generation::New if total == upper => self.set_overload(total >= low),
@@ -420,6 +427,7 @@ impl Real<'_> {
     }
 
     /// Upper threshold, and the lower one in force: three quarters of the upper one when none is set.
+    #[inline(always)]
     fn stored_thresholds(&self) -> (u32, u32) {
         let (upper, lower) = self.thresholds();
         (upper, if lower == 0 { upper - (upper >> 2) } else { lower })

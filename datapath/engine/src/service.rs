@@ -11,16 +11,24 @@
 //! before the next pick; what a scheduler picks is checked before it counts.
 
 mod policy;
+#[cfg(test)]
+mod tests;
+mod turn;
+mod view;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use xvs_sdk::{Change, Reals, Request, Scheduler};
+use xvs_sdk::{Change, Request, Scheduler};
 
+pub(crate) use self::policy::Terms;
 pub use self::policy::{Persistence, PersistenceEngine, Policy};
+pub(crate) use self::turn::PlainTurn;
+pub use self::turn::Turn;
+use self::view::View;
 
 use crate::flow::{Address, Endpoint, Family, Flow, Protocol};
-use crate::real::{Arena, Generation, Method, RealId};
+use crate::real::{Arena, RealId};
 use crate::sched::Builtin;
 use crate::sched::guest::{Advice, Guest, Site};
 
@@ -102,77 +110,24 @@ struct Pool {
     version: u64,
 }
 
-/// The servers of a service, as its scheduler sees them.
-struct View<'a> {
-    arena: &'a Arena,
-    members: &'a [RealId],
-}
-
-impl Reals for View<'_> {
-    fn len(&self) -> usize {
-        self.members.len()
-    }
-
-    fn weight(&self, index: usize) -> i32 {
-        self.arena.get(self.members[index]).weight()
-    }
-
-    fn active(&self, index: usize) -> u32 {
-        self.arena.get(self.members[index]).counts().active
-    }
-
-    fn total(&self, index: usize) -> u32 {
-        self.arena.get(self.members[index]).counts().total
-    }
-
-    fn is_overloaded(&self, index: usize) -> bool {
-        self.arena.get(self.members[index]).is_overloaded()
-    }
-
-    fn last_weight(&self, index: usize) -> i32 {
-        self.arena.get(self.members[index]).last_weight()
-    }
-
-    fn address(&self, index: usize) -> ([u8; 16], u16) {
-        let endpoint = self.arena.get(self.members[index]).endpoint();
-        (endpoint.address.octets16(), endpoint.port)
-    }
-
-    fn is_usable(&self, index: usize) -> bool {
-        let real = self.arena.get(self.members[index]);
-        !real.is_overloaded() && real.weight() > 0
-    }
-
-    fn overhead(&self, index: usize) -> u64 {
-        let counts = self.arena.get(self.members[index]).counts();
-        let connections = match self.arena.generation() {
-            Generation::New => counts.total,
-            Generation::Old => counts.inactive(),
-        };
-        256 * u64::from(counts.active) + u64::from(connections)
-    }
-}
-
 impl Service {
     /// A service without servers.
     pub fn new(number: u32, key: ServiceKey, scheduler: Builtin, policy: Policy) -> Self {
         let has_engine = AtomicBool::new(policy.engine.is_some());
-        let terms = AtomicU32::new(policy.packed());
+        let terms = AtomicU32::new(policy.terms().0);
         let pool = Mutex::new(Pool { scheduler, policy, members: Vec::new(), version: 0 });
         Service { number, key, pool, guest: OnceLock::new(), terms, has_engine }
     }
 
+    #[inline]
     fn pool(&self) -> MutexGuard<'_, Pool> {
         // A panic elsewhere leaves a list and a scheduler that are whole: every change of them is one statement.
         self.pool.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the service's lock, to choose a server and count its new connection in one step. Where a guest is asked
-    /// first, the lock is taken when it is needed.
     #[inline]
-    pub fn turn(&self) -> Turn<'_> {
-        let let_go = self.asks_guest();
-        Turn { service: self, pool: if let_go { None } else { Some(self.pool()) }, let_go }
+    fn terms(&self) -> Terms {
+        Terms(self.terms.load(Relaxed))
     }
 
     /// The guest, once there is one.
@@ -186,10 +141,12 @@ impl Service {
     }
 
     /// Is a guest asked before the native scheduler?
+    #[inline]
     pub fn asks_guest(&self) -> bool {
         self.active_guest().is_some()
     }
 
+    #[inline]
     fn active_guest(&self) -> Option<&dyn Guest> {
         self.guest.get().map(|guest| &**guest).filter(|guest| guest.is_active())
     }
@@ -255,7 +212,7 @@ impl Service {
         let pool = &mut *self.pool();
         pool.policy = policy;
         self.has_engine.store(policy.engine.is_some(), Relaxed);
-        self.terms.store(policy.packed(), Relaxed);
+        self.terms.store(policy.terms().0, Relaxed);
         if pool.scheduler.name() != scheduler.name() {
             pool.scheduler = scheduler;
             pool.tell(arena, Change::All);
@@ -306,78 +263,14 @@ impl Service {
     }
 }
 
-/// The right to choose: while it lasts nobody else does, but for the time that a guest is asked.
-#[derive(Debug)]
-pub struct Turn<'a> {
-    service: &'a Service,
-    pool: Option<MutexGuard<'a, Pool>>,
-    let_go: bool,
-}
-
-impl<'a> Turn<'a> {
-    fn pool(&mut self) -> &mut Pool {
-        let service = self.service;
-        self.pool.get_or_insert_with(|| service.pool())
-    }
-
-    /// How the service treats new connections.
-    pub fn policy(&mut self) -> Policy {
-        let packed = if self.pool.is_none() { Policy::unpacked(self.service.terms.load(Relaxed)) } else { None };
-        packed.unwrap_or_else(|| self.pool().policy)
-    }
-
-    /// The server of this endpoint, if it is one by NAT.
-    pub fn nat_server(&mut self, arena: &Arena, endpoint: Endpoint) -> Option<RealId> {
-        let is = |id: &&RealId| arena.get(**id).endpoint() == endpoint && arena.get(**id).method() == Method::Nat;
-        self.pool().members.iter().find(is).copied()
-    }
-
-    /// Was the lock not held all the time, for a guest's sake? Then others may have done what the caller is about to do.
-    pub fn was_let_go(&self) -> bool {
-        self.let_go
-    }
-
-    /// Asks the scheduler for a server; `None` when there is no usable one. The request names the service and its flags
-    /// ([`Service::named`]). The caller binds the connection before it lets the turn go.
-    #[inline]
-    pub fn pick(&mut self, arena: &Arena, request: &Request) -> Option<RealId> {
-        match self.service.active_guest() {
-            None => self.pick_natively(arena, request),
-            Some(guest) => self.pick_by(guest, arena, request),
-        }
-    }
-
-    fn pick_natively(&mut self, arena: &Arena, request: &Request) -> Option<RealId> {
-        let pool = self.pool();
-        let view = View { arena, members: &pool.members };
-        let index = pool.scheduler.pick(request, &view)?;
-        pool.scheduler.accepts(&view, index).then(|| pool.members[index])
-    }
-
-    #[inline(never)]
-    fn pick_by(&mut self, guest: &'a dyn Guest, arena: &Arena, request: &Request) -> Option<RealId> {
-        self.pool = None;
-        self.let_go = true;
-        let opinion = guest.advise(arena, request);
-        let chosen = match opinion.advice {
-            Advice::Real(real) if self.pool().may_have(arena, real, Some(opinion.version)) => Some(real),
-            Advice::Real(_) => {
-                guest.overruled(request);
-                self.pick_natively(arena, request)
-            }
-            Advice::Nobody => None,
-            Advice::Native => self.pick_natively(arena, request),
-        };
-        if opinion.listens {
-            guest.hear(arena, request, chosen);
-        }
-        // Others are kept out again until the caller has bound what was chosen.
-        self.pool();
-        chosen
-    }
-}
-
 impl Pool {
+    /// Asks the scheduler; what it picks is checked.
+    fn pick(&mut self, arena: &Arena, request: &Request) -> Option<RealId> {
+        let view = View { arena, members: &self.members };
+        let index = self.scheduler.pick(request, &view)?;
+        self.scheduler.accepts(&view, index).then(|| self.members[index])
+    }
+
     /// May a new connection go to this server? One who knows this version of the list named a member.
     fn may_have(&self, arena: &Arena, real: RealId, version: Option<u64>) -> bool {
         let server = arena.get(real);
@@ -387,102 +280,5 @@ impl Pool {
 
     fn tell(&mut self, arena: &Arena, change: Change) {
         self.scheduler.reals_changed(&View { arena, members: &self.members }, change);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::flow::Address;
-    use crate::real::Settings;
-
-    fn bench(scheduler: &str, servers: u32) -> (Arena, Service) {
-        let arena = Arena::new(8, Generation::New);
-        let key = ServiceKey::Address(Protocol::TCP, Endpoint::new(Address::v4([192, 0, 2, 1]), 80));
-        let service = Service::new(0, key, Builtin::from_name(scheduler).unwrap(), Policy::default());
-        for id in (0..servers).map(RealId) {
-            let endpoint = Endpoint::new(Address::v4([10, 0, 0, id.0 as u8]), 80);
-            arena.get(id).reset(&Settings {
-                endpoint,
-                method: Method::Dr,
-                tunnel: Default::default(),
-                weight: 1,
-                upper: 0,
-                lower: 0,
-            });
-            service.add(&arena, id);
-        }
-        (arena, service)
-    }
-
-    fn picks(arena: &Arena, service: &Service, count: usize) -> Vec<Option<u32>> {
-        let pick = || service.turn().pick(arena, &Request::default()).map(|id| id.0);
-        (0..count).map(|_| pick()).collect()
-    }
-
-    /// The newest server stands first, and a removed one is out of the list and not available.
-    #[test]
-    fn the_newest_stands_first() {
-        let (arena, service) = bench("rr", 3);
-        assert_eq!(service.members(), [2, 1, 0].map(RealId));
-        assert_eq!(picks(&arena, &service, 4), [2, 1, 0, 2].map(Some));
-        service.remove(&arena, RealId(1));
-        assert!(!arena.get(RealId(1)).is_available());
-        assert_eq!(picks(&arena, &service, 3), [0, 2, 0].map(Some));
-        service.remove(&arena, RealId(1));
-        assert_eq!(service.members(), [2, 0].map(RealId), "removing twice is removing once");
-    }
-
-    /// A preview tells what the next pick will be, and changes nothing.
-    #[test]
-    fn a_preview_changes_nothing() {
-        for scheduler in Builtin::NAMES {
-            let (arena, service) = bench(scheduler, 3);
-            for _ in 0..7 {
-                let preview = service.preview(&arena, &Request::default());
-                assert_eq!(preview, service.preview(&arena, &Request::default()));
-                let picked = service.turn().pick(&arena, &Request::default());
-                assert_eq!(preview, picked);
-                arena.get(picked.unwrap()).bind();
-            }
-        }
-    }
-
-    /// Editing a service keeps its scheduler's state if the name is the same, and starts afresh if not.
-    #[test]
-    fn an_edit_keeps_the_state_of_the_same_scheduler() {
-        let (arena, service) = bench("rr", 3);
-        assert_eq!(picks(&arena, &service, 2), [2, 1].map(Some));
-        service.edit(&arena, Builtin::from_name("rr").unwrap(), Policy { flags: 1, ..Policy::default() });
-        assert_eq!(picks(&arena, &service, 1), [Some(0)]);
-        service.edit(&arena, Builtin::from_name("wrr").unwrap(), Policy::default());
-        assert_eq!(service.scheduler_name(), "wrr");
-        assert_eq!(picks(&arena, &service, 3), [2, 1, 0].map(Some));
-    }
-
-    /// A scheduler hears of a changed weight before it picks again.
-    #[test]
-    fn a_quiesced_server_is_not_picked() {
-        for scheduler in Builtin::NAMES {
-            let (arena, service) = bench(scheduler, 2);
-            let real = arena.get(RealId(1));
-            let mut settings = Settings {
-                endpoint: real.endpoint(),
-                method: Method::Dr,
-                tunnel: Default::default(),
-                weight: 0,
-                upper: 0,
-                lower: 0,
-            };
-            service.change(&arena, RealId(1), || real.set(&settings));
-            // A hash may lead to the quiesced server, and then there is none.
-            let other = if matches!(*scheduler, "dh" | "sh" | "mh") { None } else { Some(0) };
-            assert_eq!(picks(&arena, &service, 3), [other; 3], "{scheduler}");
-            service.remove(&arena, RealId(0));
-            assert_eq!(picks(&arena, &service, 2), [None; 2], "{scheduler}");
-            settings.weight = 2;
-            service.change(&arena, RealId(1), || real.set(&settings));
-            assert_eq!(picks(&arena, &service, 2), [Some(1); 2], "{scheduler}");
-        }
     }
 }

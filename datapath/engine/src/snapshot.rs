@@ -68,10 +68,17 @@ impl Snapshot {
 
     /// The service that a client's packet is for, in IPVS's order: that of its mark, that of its port, FTP's for what may
     /// be a data connection of it, that of its address alone (port 0). A mark without a service counts for nothing.
+    #[inline(always)]
     pub fn service(&self, flow: &Flow) -> Option<&Arc<Service>> {
+        let exact = self.services.get(key_of(flow, flow.dst.port));
+        if exact.is_some() && !self.services.has_marked() { exact } else { self.service_in_order(flow) }
+    }
+
+    #[inline(never)]
+    fn service_in_order(&self, flow: &Flow) -> Option<&Arc<Service>> {
         let port = flow.dst.port;
         let services = &self.services;
-        let at = |port| services.get(ServiceKey::Address(flow.protocol, Endpoint::new(flow.dst.address, port)));
+        let at = |port| services.get(key_of(flow, port));
         let is_data = || flow.protocol == Protocol::TCP && (port == FTP_DATA || port >= UNPRIVILEGED);
         self.marked_service(flow)
             .or_else(|| at(port))
@@ -79,6 +86,7 @@ impl Snapshot {
             .or_else(|| services.has_any_port().then(|| at(0)).flatten())
     }
 
+    #[inline]
     fn marked_service(&self, flow: &Flow) -> Option<&Arc<Service>> {
         if !self.services.has_marked() {
             return None;
@@ -100,7 +108,13 @@ impl Snapshot {
     }
 
     /// Is this the address of a service, or one that rules mark packets to?
+    #[inline(always)]
     pub fn is_virtual(&self, address: Address) -> bool {
+        (self.services.may_have_address(address) || !self.marks.rules().is_empty()) && self.is_virtual_indeed(address)
+    }
+
+    #[inline(never)]
+    fn is_virtual_indeed(&self, address: Address) -> bool {
         self.services.has_address(address) || self.marks.mentions(address)
     }
 
@@ -131,6 +145,12 @@ impl Snapshot {
     pub fn routes(&self) -> &Routes {
         &self.routes
     }
+}
+
+/// The key of a service of a packet's protocol and destination, on this port.
+#[inline]
+fn key_of(flow: &Flow, port: u16) -> ServiceKey {
+    ServiceKey::Address(flow.protocol, Endpoint::new(flow.dst.address, port))
 }
 
 #[cfg(test)]

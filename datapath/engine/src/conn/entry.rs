@@ -11,15 +11,15 @@
 //! generation after it has read them ([`Conn::is_current`]); the real server's number is read once and kept, because
 //! counts are settled by it when the entry is free again and perhaps another connection's.
 
-use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release, fence};
+pub(super) mod birth;
+
+use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, fence};
 
 use crate::flow::{Address, Endpoint, Family, Flow, Protocol};
 use crate::lines::WORDS;
 use crate::real::{Method, Path, RealId};
-use crate::time::Now;
 
-use super::shift::Shifts;
-use super::table::{ConnId, NewConn};
+use super::table::ConnId;
 use super::{Side, state};
 
 /// The entry is in use.
@@ -109,7 +109,7 @@ pub(super) const OUTBOUND_KEY: u64 = 0xffff_0000_ffff_ff80;
 /// Words of the key: addresses, ports and real server.
 pub(super) const KEY4: usize = 3;
 /// The same for IPv6, which fill a line.
-const KEY6: usize = WORDS;
+pub(super) const KEY6: usize = WORDS;
 
 /// An entry, as found in a generation.
 #[derive(Clone, Copy, Debug)]
@@ -398,57 +398,5 @@ impl<'t> Conn<'t> {
                 Err(_) => return false,
             }
         }
-    }
-
-    /// Writes a new connection into a dead entry. The entry must be the caller's alone; nobody sees the connection
-    /// before it is brought to [`life`](Conn::publish).
-    pub(super) fn prepare(mut self, new: &NewConn, now: Now) -> Self {
-        let (client, vip, server) = (new.flow.src, new.flow.dst, new.server);
-        let ports = u64::from(client.port) << 48
-            | u64::from(vip.port) << 32
-            | u64::from(server.port) << 16
-            | u64::from(new.flow.protocol.0) << 8
-            | if new.status.flags.has(Flags::TEMPLATE) { TEMPLATE_BIT } else { u64::from(new.class & 0x7f) };
-        // The words below must not be seen by a reader that still believes in the generation before.
-        fence(Release);
-        let store = |index: usize, value: u64| self.words[index].store(value, Relaxed);
-        match self.family {
-            Family::Inet => {
-                store(0, u64::from(client.address.low32()) << 32 | u64::from(vip.address.low32()));
-                store(1, ports);
-                store(2, u64::from(server.address.low32()) << 32 | u64::from(new.real.0));
-            }
-            Family::Inet6 => {
-                for (index, address) in [(0, client.address), (2, vip.address), (4, server.address)] {
-                    store(index, (address.bits() >> 64) as u64);
-                    store(index + 1, address.bits() as u64);
-                }
-                store(6, ports);
-                store(7, new.real.0.into());
-            }
-        }
-        if new.status.flags.method() == Method::Nat {
-            self.tail(tail::FREE).store(Shifts::between(vip, server).0, Relaxed);
-        }
-        self.set_timer(now, new.timeout_s);
-        self.tail(tail::REPLY).store(u64::from(new.service) << 32 | u64::from(new.reply_path.bits()), Relaxed);
-        self.real = new.real;
-        self.control = self.control >> GENERATION_SHIFT << GENERATION_SHIFT
-            | LIVE
-            | u64::from(new.status.flags.0) << FLAGS_SHIFT
-            | u64::from(new.status.state);
-        let link = if self.is_template() { self.link_of_template(0) } else { Conn::link_to(new.parent) };
-        self.tail(tail::LINK).store(link, Relaxed);
-        self
-    }
-
-    /// Brings a prepared connection to life.
-    pub(super) fn publish(&self) {
-        self.tail(tail::CONTROL).store(self.control, Release);
-    }
-
-    /// The entry behind this one in the list of free ones.
-    pub(super) fn next_free(&self) -> &'t AtomicU64 {
-        self.tail(tail::FREE)
     }
 }

@@ -78,6 +78,20 @@ impl<'a> Locked<'a> {
         self.bucket[META].store(self.meta, Release);
     }
 
+    /// The slot that holds this value; 0 is a free one.
+    #[inline]
+    fn slot_of(&self, value: u64) -> Option<usize> {
+        let mut likely = likely(self.meta, value);
+        while likely != 0 {
+            let slot = first_of(likely);
+            if self.bucket[slot].load(Relaxed) == value {
+                return Some(slot);
+            }
+            likely &= likely - 1;
+        }
+        None
+    }
+
     fn set_byte(&mut self, slot: usize, byte: u64) {
         let shift = slot as u32 * 8;
         self.meta = self.meta & !(0xff << shift) | byte << shift;
@@ -85,7 +99,7 @@ impl<'a> Locked<'a> {
 
     /// Puts a key into a free slot; `false` if there is none.
     fn put(&mut self, value: u64) -> bool {
-        let Some(slot) = self.bucket[..SLOTS].iter().position(|word| word.load(Relaxed) == 0) else { return false };
+        let Some(slot) = self.slot_of(0) else { return false };
         self.set_byte(slot, value >> BYTE_SHIFT);
         // The slot last: whoever finds its byte too early finds nothing there.
         self.bucket[slot].store(value, Release);
@@ -95,7 +109,7 @@ impl<'a> Locked<'a> {
 
     /// Clears the slot of a key; `false` if there is none.
     fn clear(&mut self, value: u64) -> bool {
-        let Some(slot) = self.bucket[..SLOTS].iter().position(|word| word.load(Relaxed) == value) else { return false };
+        let Some(slot) = self.slot_of(value) else { return false };
         self.set_byte(slot, 0);
         self.bucket[slot].store(0, Release);
         true
@@ -172,13 +186,25 @@ impl Index {
         scan(self.buckets.line(second), hash.0, &mut accept)
     }
 
+    /// Is there nothing at all under this hash? One look at one word: no says nothing.
+    #[inline(always)]
+    pub(super) fn lacks(&self, hash: FlowHash) -> bool {
+        let meta = self.buckets.line(hash.0 as usize & self.mask)[META].load(Acquire);
+        likely(meta, hash.0) | meta & ABSENTS == 0
+    }
+
     /// Puts a connection under a hash; `false` if there is no place.
+    #[inline]
     pub(super) fn insert(&self, hash: FlowHash, id: u32) -> bool {
-        let (first, tag, second) = self.place(hash);
-        let slot = tag | (u64::from(id) + 1);
-        if Locked::take(self.buckets.line(first)).put(slot) {
-            return true;
-        }
+        let slot = hash.0 & TAG | (u64::from(id) + 1);
+        Locked::take(self.buckets.line(hash.0 as usize & self.mask)).put(slot) || self.insert_second(hash, slot)
+    }
+
+    /// The same if the first bucket was full.
+    #[cold]
+    #[inline(never)]
+    fn insert_second(&self, hash: FlowHash, slot: u64) -> bool {
+        let (first, _, second) = self.place(hash);
         let (mut home, mut other) = self.lock_both(first, second);
         if home.put(slot) {
             return true;

@@ -22,6 +22,7 @@ pub(crate) use quick::Quick;
 pub(crate) use shift::Shift;
 pub use sweep::Sweep;
 pub use table::{ConnId, Full, NewConn, Table};
+pub(crate) use table::{End4, New4};
 pub use timeouts::{Class, Slot, Timeouts};
 
 /// Which way a packet of a connection goes.

@@ -22,16 +22,27 @@ pub(crate) struct Shift {
 impl Shifts {
     /// When a VIP and port is translated into a server's, and back.
     pub(super) fn between(virtual_end: Endpoint, server: Endpoint) -> Self {
+        Self::by_sums((sum(virtual_end.address), virtual_end.port), (sum(server.address), server.port))
+    }
+
+    /// The same for IPv4 addresses.
+    #[inline]
+    pub(super) fn between4((virtual_address, virtual_port): (u32, u16), (server, port): (u32, u16)) -> Self {
+        Self::by_sums((fold(virtual_address.into()).into(), virtual_port), (fold(server.into()).into(), port))
+    }
+
+    /// By the addresses' words added up, and the ports.
+    #[inline(always)]
+    fn by_sums((old, virtual_port): (u64, u16), (new, port): (u64, u16)) -> Self {
         // What the word of TTL and protocol does to a checksum, whatever it is: !before + after.
         const OLDER: u64 = 0xfeff;
-        let (old, new) = (sum(virtual_end.address), sum(server.address));
         let shift = |old: u64, new: u64, old_port: u16, new_port: u16| {
             let addresses = (0xffff - old) + new;
             let ports = u64::from(!old_port) + u64::from(new_port);
             u64::from(fold(addresses + OLDER).to_be()) | u64::from(fold(addresses + ports).to_be()) << 16
         };
-        let inbound = shift(old, new, virtual_end.port, server.port);
-        let outbound = shift(new, old, server.port, virtual_end.port);
+        let inbound = shift(old, new, virtual_port, port);
+        let outbound = shift(new, old, port, virtual_port);
         Shifts(inbound | outbound << 32)
     }
 
@@ -59,6 +70,7 @@ fn sum(address: Address) -> u64 {
 }
 
 /// A sum in 16 bits, with its carries; 0 only of 0.
+#[inline(always)]
 fn fold(sum: u64) -> u16 {
     let sum = (sum >> 16) + (sum & 0xffff);
     ((sum >> 16) + (sum & 0xffff)) as u16

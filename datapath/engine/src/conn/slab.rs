@@ -6,9 +6,9 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed};
 
 use crate::flow::Family;
-use crate::lines::{Line, Lines};
+use crate::lines::{Line, Lines, WORDS};
 
-use super::entry::Conn;
+use super::entry::{Conn, KEY4, KEY6, tail};
 use super::quick::Quick;
 use super::table::{ConnId, IPV6};
 
@@ -21,14 +21,24 @@ pub(super) struct Slab {
     pub(super) used: AtomicU32,
     /// The free list: changes << 32 | entry + 1.
     free: AtomicU64,
+    /// Where in an entry the next free one stands.
+    link: usize,
     bit: u32,
 }
 
 impl Slab {
     pub(super) fn new(capacity: u32, family: Family) -> Self {
-        let (per_entry, bit) = if family == Family::Inet { (1, 0) } else { (2, IPV6) };
+        let (per_entry, key, bit) = if family == Family::Inet { (1, KEY4, 0) } else { (2, KEY6, IPV6) };
         let lines = Lines::new(capacity as usize * per_entry);
-        Slab { lines, per_entry, capacity, used: AtomicU32::new(0), free: AtomicU64::new(0), bit }
+        Slab {
+            lines,
+            per_entry,
+            capacity,
+            used: AtomicU32::new(0),
+            free: AtomicU64::new(0),
+            link: key + tail::FREE,
+            bit,
+        }
     }
 
     #[inline]
@@ -52,30 +62,50 @@ impl Slab {
         self.lines.get(index as usize).map(Quick::load)
     }
 
-    pub(super) fn take(&self) -> Option<Conn<'_>> {
+    /// The words of an IPv4 entry.
+    #[inline(always)]
+    pub(super) fn raw(&self, index: u32) -> &Line {
+        self.lines.line(index as usize)
+    }
+
+    /// Takes a free entry.
+    #[inline(always)]
+    pub(super) fn take(&self) -> Option<u32> {
         let mut head = self.free.load(Acquire);
         while let Some(index) = (head as u32).checked_sub(1) {
-            let entry = self.entry(index);
-            let next = (head >> 32).wrapping_add(1) << 32 | entry.next_free().load(Relaxed);
+            let next = (head >> 32).wrapping_add(1) << 32 | self.next_free(index).load(Relaxed);
             match self.free.compare_exchange_weak(head, next, AcqRel, Acquire) {
-                Ok(_) => return Some(self.entry(index)),
+                Ok(_) => return Some(index),
                 Err(now) => head = now,
             }
         }
-        let fresh = self.used.fetch_update(Relaxed, Relaxed, |used| (used < self.capacity).then_some(used + 1));
-        fresh.ok().map(|index| self.entry(index))
+        self.take_fresh()
     }
 
+    /// Takes one that was never used.
+    #[inline(never)]
+    fn take_fresh(&self) -> Option<u32> {
+        self.used.fetch_update(Relaxed, Relaxed, |used| (used < self.capacity).then_some(used + 1)).ok()
+    }
+
+    /// Puts an entry back onto the list.
     pub(super) fn give_back(&self, entry: &Conn<'_>) {
         let index = entry.id().0 & !IPV6;
         let mut head = self.free.load(Relaxed);
         loop {
-            entry.next_free().store(head & 0xffff_ffff, Relaxed);
+            self.next_free(index).store(head & 0xffff_ffff, Relaxed);
             let next = (head >> 32).wrapping_add(1) << 32 | u64::from(index + 1);
             match self.free.compare_exchange_weak(head, next, AcqRel, Relaxed) {
                 Ok(_) => return,
                 Err(now) => head = now,
             }
         }
+    }
+
+    /// The entry behind this one in the list of free ones.
+    #[inline(always)]
+    fn next_free(&self, index: u32) -> &AtomicU64 {
+        let at = index as usize * self.per_entry * WORDS + self.link;
+        &self.lines.line(at / WORDS)[at % WORDS]
     }
 }

@@ -61,6 +61,12 @@ impl Timer {
     }
 }
 
+/// The word of a timer that its client's first packet has started.
+#[inline(always)]
+pub(super) fn after_one(now: Now, timeout_s: u32) -> u64 {
+    now.millis() << MILLIS_SHIFT | PACKET | u64::from(timeout_s).min(TIMEOUT_MASK)
+}
+
 impl Conn<'_> {
     fn timer(&self) -> Timer {
         Timer(self.tail(tail::TIME).load(Relaxed))

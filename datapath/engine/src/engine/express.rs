@@ -12,7 +12,8 @@
 //! know, a new connection above all, is left to `forward`: nothing here is needed for a packet to arrive.
 
 use super::{Engine, Verdict};
-use crate::conn::{Conn, ConnId, Quick, Slot, tcp};
+use crate::conn::{ConnId, Quick, Slot, tcp};
+use crate::drop::DropReason;
 use crate::flow::{Family, FlowHash};
 use crate::forward::express::{self, End4, Headers4, Outer4};
 use crate::hop::{Exit, HopId, Port, Resolved};
@@ -34,7 +35,7 @@ pub struct Candidate {
 impl Candidate {
     /// No packet for the express lane.
     pub const NONE: Candidate =
-        Candidate { glance: Glance { addresses: 0, rest: 0 }, hash: FlowHash(0), conn: ConnId(u32::MAX) };
+        Candidate { glance: Glance { addresses: 0, rest: 0 }, hash: FlowHash(0), conn: ConnId::NONE };
 
     /// Is it none?
     #[inline(always)]
@@ -137,24 +138,31 @@ impl Engine {
         Some(port)
     }
 
-    /// What became of a packet that the express lane left alone: the long way, without reading its headers again.
+    /// What became of a packet that the express lane left alone: the way of a new connection's first packet, or the long
+    /// way, without reading its headers again.
     #[inline(always)]
     pub fn forward_seen(&self, packet: &mut Packet<'_>, candidate: &Candidate, now: Now) -> Verdict {
-        let Candidate { glance, hash, .. } = candidate;
-        self.flow(packet, Headers::seen(glance), *hash, Some(glance), now).unwrap_or_else(Verdict::Drop)
+        let Candidate { glance, hash, conn } = candidate;
+        let welcomed = if *conn == ConnId::NONE { self.welcome(packet, glance, *hash, now) } else { None };
+        welcomed.unwrap_or_else(|| self.flow_seen(packet, glance, *hash, now)).unwrap_or_else(Verdict::Drop)
+    }
+
+    #[inline(never)]
+    fn flow_seen(
+        &self,
+        packet: &mut Packet<'_>,
+        glance: &Glance,
+        hash: FlowHash,
+        now: Now,
+    ) -> Result<Verdict, DropReason> {
+        self.flow(packet, Headers::seen(glance), hash, Some(glance), now)
     }
 
     /// The first packet of a connection that was made for it just now: its state has followed it already.
     #[inline(always)]
-    pub(super) fn express_new(
-        &self,
-        packet: &mut Packet<'_>,
-        glance: &Glance,
-        conn: &Conn<'_>,
-        now: Now,
-    ) -> Option<Port> {
-        let quick = self.shared.table.quick(conn.id())?;
-        let real = self.shared.arena.get(conn.real());
+    pub(super) fn express_new(&self, packet: &mut Packet<'_>, glance: &Glance, conn: ConnId, now: Now) -> Option<Port> {
+        let quick = self.shared.table.quick(conn)?;
+        let real = self.shared.arena.get(quick.real());
         let port = match Method::from_bits(quick.method_bits())? {
             Method::Dr => self.express_dr(packet.head_mut()?, glance, &quick, real)?,
             Method::Nat => self.express_nat(packet.head_mut()?, glance, &quick, real)?,
@@ -165,7 +173,7 @@ impl Engine {
             }
             Method::Tun | Method::Bypass => return None,
         };
-        self.counters.real_in(conn.real(), glance.ip_len());
+        self.counters.real_in(quick.real(), glance.ip_len());
         self.counters.inbound.add(1);
         Some(port)
     }

@@ -3,11 +3,12 @@
 //! Invariant: counts of the real server follow the connection's flags, by whoever wins the change of the flags.
 
 use super::{Engine, Shared};
+use crate::conn::state::Step;
 use crate::conn::{Class, Conn, Flags, Side, Slot, Status, state, tcp};
 use crate::drop::DropReason;
 use crate::flow::Protocol;
 use crate::time::Now;
-use crate::wire::Headers;
+use crate::wire::{Glance, Headers};
 
 impl Engine {
     /// Does the packet belong to the connection that was found, or is that one over? An expired connection ends here,
@@ -79,6 +80,18 @@ impl Engine {
             self.shared.assure_parent(conn);
         }
         self.restart(conn, side, state::slot(protocol, after.state), now);
+    }
+
+    /// What a client's first packet makes of its connection, as [`track`](Engine::track) would.
+    #[inline(always)]
+    pub(super) fn first_step(&self, glance: &Glance, side: Side) -> Step {
+        if glance.is_udp() {
+            return Step { state: state::FIRST, active: false, slot: Slot::UDP };
+        }
+        let switches = &self.shared.switches;
+        let state = tcp::next(side, glance.tcp(), tcp::State::None, switches.secure_tcp_active.is_on());
+        let counts = !(state.is_half_open() && switches.half_open_inactive.is_on());
+        Step { state: state as u8, active: state.is_active() && counts, slot: Slot::tcp(state) }
     }
 
     /// Starts the timer again, and counts the client's packets.

@@ -6,7 +6,7 @@
 
 use xvs_sdk::Request;
 
-use super::{Bound, Engine, Shared};
+use super::{Bound, Engine, Shared, Verdict};
 use crate::conn::{Conn, ConnId, Flags, Full, NewConn, Side, Status, Table, state};
 use crate::drop::DropReason;
 use crate::flow::{Address, Endpoint, Family, Flow, FlowHash, Protocol};
@@ -15,12 +15,12 @@ use crate::real::{Method, Path, RealId};
 use crate::route::{Routes, Target};
 use crate::service::{FTP, Policy, Service, Turn};
 use crate::time::Now;
-use crate::wire::{Headers, TcpFlags};
+use crate::wire::{Glance, Headers, Packet, TcpFlags};
 
 /// Seconds that answers to a packet are waited for that was scheduled by itself.
 const NOTE_S: u32 = 5;
 /// Source port that is never scheduled: FTP's data connections (IPVS-REFERENCE 3.2).
-const FTP_DATA: u16 = 20;
+pub(super) const FTP_DATA: u16 = 20;
 
 /// Interface and queue on which a packet came, and in which of the worker's breaths.
 #[derive(Clone, Copy)]
@@ -73,6 +73,36 @@ pub(super) struct Choice {
 }
 
 impl Engine {
+    /// A packet that is in no connection by its own flow: an answer that crosses the director, or a new one's first.
+    #[inline(never)]
+    pub(super) fn unknown(
+        &self,
+        packet: &mut Packet<'_>,
+        headers: Headers,
+        hash: FlowHash,
+        glance: Option<&Glance>,
+        now: Now,
+    ) -> Result<Verdict, DropReason> {
+        if let Some(conn) = self.answered(&headers, now) {
+            return self.aside(packet, headers, Bound::Conn(conn), Side::Out, true, now);
+        }
+        match self.open(&headers, headers.datagram(packet.bytes()), hash, now) {
+            Ok((bound, side, is_new)) => {
+                let port = match (glance, &bound) {
+                    (Some(glance), Bound::Conn(conn)) if is_new && side != Side::Out => {
+                        self.express_new(packet, glance, conn.id(), now)
+                    }
+                    _ => None,
+                };
+                match port {
+                    Some(port) => Ok(Verdict::Transmit(port)),
+                    None => self.aside(packet, headers, bound, side, !is_new, now),
+                }
+            }
+            Err(reason) => self.decline(packet, headers, reason, now),
+        }
+    }
+
     /// Schedules a new connection and enters it; or a single packet, which leaves no entry. Tells whether it is new, and
     /// its state follows the packet already; or another worker was faster.
     pub(super) fn open(
@@ -246,17 +276,27 @@ impl Engine {
         flow: &Flow,
         make: impl Fn(&'s Table) -> Result<Conn<'s>, Full>,
     ) -> Result<Conn<'s>, DropReason> {
+        make(&self.shared.table).or_else(|full| self.insert_again(full, flow.family(), make))
+    }
+
+    #[cold]
+    #[inline(never)]
+    pub(super) fn insert_again<'s, T>(
+        &'s self,
+        full: Full,
+        family: Family,
+        make: impl Fn(&'s Table) -> Result<T, Full>,
+    ) -> Result<T, DropReason> {
+        match full {
+            Full::Calls => return Err(DropReason::CallsFull), // no connection has what is missing
+            Full::Entries => {}
+        }
         let table = &self.shared.table;
-        let made = make(table).or_else(|full| {
-            if full == Full::Calls {
-                return Err(full); // no connection has what is missing
-            }
-            let evicted = table.evict(flow.family(), |conn| {
-                self.shared.settle(conn);
-                self.counters.evicted.add(1);
-            });
-            if evicted { make(table) } else { Err(full) }
+        let evicted = table.evict(family, |conn| {
+            self.shared.settle(conn);
+            self.counters.evicted.add(1);
         });
+        let made = if evicted { make(table) } else { Err(full) };
         made.map_err(|full| match full {
             Full::Entries => DropReason::TableFull,
             Full::Calls => DropReason::CallsFull,

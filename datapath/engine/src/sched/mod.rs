@@ -88,8 +88,26 @@ impl Builtin {
         }
     }
 
+    /// The pick of one that chooses by the servers alone, whoever asks. None of another, which was not asked.
+    #[inline]
+    pub fn pick_by_servers<R: Reals + ?Sized>(&mut self, reals: &R) -> Option<Option<usize>> {
+        let anybody = &Request::default();
+        match self {
+            Builtin::RoundRobin(scheduler) => Some(scheduler.pick(anybody, reals)),
+            Builtin::WeightedRoundRobin(scheduler) => Some(scheduler.pick(anybody, reals)),
+            Builtin::LeastConnection(scheduler) => Some(scheduler.pick(anybody, reals)),
+            Builtin::WeightedLeastConnection(scheduler) => Some(scheduler.pick(anybody, reals)),
+            Builtin::ShortestExpectedDelay(scheduler) => Some(scheduler.pick(anybody, reals)),
+            Builtin::NeverQueue(scheduler) => Some(scheduler.pick(anybody, reals)),
+            Builtin::WeightedFailover(scheduler) => Some(scheduler.pick(anybody, reals)),
+            Builtin::Overflow(scheduler) => Some(scheduler.pick(anybody, reals)),
+            _ => None,
+        }
+    }
+
     /// May this pick of it stand? A usable server may. `lblc` may also send an address to the server where it was,
     /// although that is at its threshold: the kernel's habit.
+    #[inline(always)]
     pub fn accepts<R: Reals + ?Sized>(&self, reals: &R, index: usize) -> bool {
         let keeps = || matches!(self, Builtin::Locality(_)) && reals.weight(index) > 0;
         index < reals.len() && (reals.is_usable(index) || keeps())

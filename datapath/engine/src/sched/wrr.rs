@@ -42,13 +42,15 @@ impl WeightedRoundRobin {
     /// Goes down to a level that a server reaches, or to the lowest one: as the passes would that find nothing. (There
     /// may be tens of thousands of them below the level of a heavy server at its threshold.)
     fn descend<R: Reals + ?Sized>(&mut self, reals: &R) {
+        let reaches = |index| !reals.is_overloaded(index) && i64::from(reals.weight(index)) >= self.level;
+        if (0..reals.len()).any(reaches) {
+            return; // nearly always, and soon
+        }
         let open = (0..reals.len()).filter(|&index| !reals.is_overloaded(index));
         let highest = open.map(|index| i64::from(reals.weight(index))).max().unwrap_or(0);
-        if self.level > highest {
-            let lowest = (self.level - 1) / self.step;
-            let needed = (self.level - highest + self.step - 1) / self.step;
-            self.level -= needed.min(lowest) * self.step;
-        }
+        let lowest = (self.level - 1) / self.step;
+        let needed = (self.level - highest + self.step - 1) / self.step;
+        self.level -= needed.min(lowest) * self.step;
     }
 }
 

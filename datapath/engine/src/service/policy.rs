@@ -35,17 +35,43 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// Flags in the lowest byte, class in the next, then bits: one-packet scheduling, and more than fits here.
-    pub(super) fn packed(&self) -> u32 {
+    /// What most policies say.
+    pub(super) fn terms(&self) -> Terms {
         let more = self.persistence.is_some() || self.engine.is_some();
-        u32::from(self.flags) | u32::from(self.class) << 8 | u32::from(self.one_packet) << 16 | u32::from(more) << 17
+        let bits = u32::from(self.one_packet) << 16 | u32::from(more) << 17;
+        Terms(bits | u32::from(self.class) << 8 | u32::from(self.flags))
+    }
+}
+
+/// What most policies say, in one word: flags in the lowest byte, class in the next, then bits: one-packet scheduling, and
+/// more than fits here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Terms(pub(super) u32);
+
+impl Terms {
+    /// Is it all that the policy says?
+    #[inline(always)]
+    pub(crate) fn is_all(self) -> bool {
+        self.0 >> 17 & 1 == 0
     }
 
-    /// The policy, if all of it is there.
-    pub(super) fn unpacked(packed: u32) -> Option<Policy> {
-        let (flags, class, one_packet) = (packed as u8, (packed >> 8) as u8, packed >> 16 & 1 != 0);
-        let whole = Policy { flags, persistence: None, engine: None, one_packet, class };
-        (packed >> 17 & 1 == 0).then_some(whole)
+    /// Is each UDP packet scheduled by itself?
+    #[inline(always)]
+    pub(crate) fn one_packet(self) -> bool {
+        self.0 >> 16 & 1 != 0
+    }
+
+    /// The class of timeouts.
+    #[inline(always)]
+    pub(crate) fn class(self) -> u8 {
+        (self.0 >> 8) as u8
+    }
+
+    /// The policy, if all of it is here.
+    pub(crate) fn policy(self) -> Option<Policy> {
+        let (one_packet, class) = (self.one_packet(), self.class());
+        let whole = Policy { flags: self.0 as u8, persistence: None, engine: None, one_packet, class };
+        self.is_all().then_some(whole)
     }
 }
 
@@ -53,9 +79,9 @@ impl Policy {
 mod tests {
     use super::*;
 
-    /// What is packed is the policy again, and a policy that does not fit says so.
+    /// Of terms becomes the policy again, and those of a policy that does not fit say so.
     #[test]
-    fn policies_are_packed_whole_or_not_at_all() {
+    fn terms_are_the_whole_policy_or_say_so() {
         for bits in 0..16u8 {
             let policy = Policy {
                 flags: bits & 7,
@@ -64,12 +90,12 @@ mod tests {
                 one_packet: bits & 1 != 0,
                 class: bits.wrapping_mul(17),
             };
-            assert_eq!(Policy::unpacked(policy.packed()), Some(policy));
+            assert_eq!(policy.terms().policy(), Some(policy));
             let persistence = Some(Persistence { timeout_s: 300, mask: u128::MAX });
-            assert_eq!(Policy::unpacked(Policy { persistence, ..policy }.packed()), None);
+            assert_eq!(Policy { persistence, ..policy }.terms().policy(), None);
             let engine = Some(PersistenceEngine::Sip);
-            let packed = Policy { engine, ..policy }.packed();
-            assert_eq!((Policy::unpacked(packed), packed as u8), (None, policy.flags));
+            let terms = Policy { engine, ..policy }.terms();
+            assert_eq!((terms.policy(), terms.0 as u8), (None, policy.flags));
         }
     }
 }

@@ -53,12 +53,20 @@ impl<T: Item> Pages<T> {
     }
 
     /// The item of a key.
-    #[inline]
+    #[inline(always)]
     pub(super) fn get(&self, key: T::Key) -> Option<&T> {
         let hash = T::hash(key);
         // Without pages the mask leads nowhere.
         let page = self.pages.get(hash as usize & self.pages.len().wrapping_sub(1))?;
-        probe(page, tag(hash)).find(|item| item.key() == key)
+        let (tag, mask) = (tag(hash), page.len() - 1);
+        let mut at = tag as usize;
+        while let Slot { tag: other, item: Some(item) } = &page[at & mask] {
+            if *other == tag && item.key() == key {
+                return Some(item);
+            }
+            at += 1;
+        }
+        None
     }
 
     /// Puts an item in, in the place of that with the same key.
@@ -110,14 +118,6 @@ impl<T: Item> Pages<T> {
 
 fn tag(hash: u64) -> u32 {
     (hash >> 32) as u32
-}
-
-/// The items with this tag, and as far as the next free slot.
-#[inline]
-fn probe<T>(page: &[Slot<T>], tag: u32) -> impl Iterator<Item = &T> {
-    let mask = page.len() - 1;
-    let slots = (0..page.len()).map(move |step| &page[(tag as usize + step) & mask]);
-    slots.take_while(|slot| slot.item.is_some()).filter(move |slot| slot.tag == tag).flat_map(|slot| &slot.item)
 }
 
 /// A page of these items, with this many slots at least, of which no more than three in four are taken.

@@ -18,6 +18,8 @@ const FACTORS: [u64; 3] = [0xadf8_5458_a2bb_4a9a, 0xafdc_5620_273d_3cf1, 0xd8b9_
 pub struct Services {
     by_key: Pages<Arc<Service>>,
     addresses: Pages<VirtualAddress>,
+    /// A bit for each address that services have or had: most others are told by it alone.
+    hints: u64,
     /// Services of marks, on FTP's port, and on every port.
     marked: usize,
     ftp: usize,
@@ -58,10 +60,12 @@ impl Item for Arc<Service> {
 impl Item for VirtualAddress {
     type Key = Address;
 
+    #[inline]
     fn key(&self) -> Address {
         self.address
     }
 
+    #[inline]
     fn hash(key: Address) -> u64 {
         hash_address(key)
     }
@@ -71,6 +75,13 @@ impl Item for VirtualAddress {
 fn hash_address(address: Address) -> u64 {
     let bits = address.bits();
     fold((bits >> 64) as u64 ^ FACTORS[0], bits as u64 ^ FACTORS[1])
+}
+
+/// One bit of a word for an address.
+#[inline]
+fn hint(address: Address) -> u64 {
+    let bits = address.bits();
+    1 << ((bits as u64 ^ (bits >> 64) as u64).wrapping_mul(FACTORS[0]) >> 58)
 }
 
 impl Services {
@@ -85,7 +96,7 @@ impl Services {
     }
 
     /// The service of a key.
-    #[inline]
+    #[inline(always)]
     pub fn get(&self, key: ServiceKey) -> Option<&Arc<Service>> {
         self.by_key.get(key)
     }
@@ -128,6 +139,7 @@ impl Services {
         if port == 0 {
             add(&mut self.any_port);
         }
+        self.hints |= hint(address);
         let services = self.addresses.get(address).map_or(0, |known| known.services);
         match services.saturating_add_signed(step as i32) {
             0 => drop(self.addresses.remove(address)),
@@ -151,6 +163,12 @@ impl Services {
     #[inline]
     pub(super) fn has_any_port(&self) -> bool {
         self.any_port > 0
+    }
+
+    /// Has a service this address, perhaps?
+    #[inline(always)]
+    pub(super) fn may_have_address(&self, address: Address) -> bool {
+        self.hints & hint(address) != 0
     }
 
     /// Has a service this address?

@@ -61,6 +61,12 @@ impl Glance {
         usize::from((self.rest >> 16) as u16)
     }
 
+    /// Source port << 48 | destination port << 32 | protocol << 8.
+    #[inline(always)]
+    pub fn ports(&self) -> u64 {
+        self.rest & 0xffff_ffff_0000_ff00
+    }
+
     /// TCP or UDP.
     #[inline(always)]
     pub fn protocol(&self) -> Protocol {

@@ -1,0 +1,91 @@
+//! How a dead entry becomes a connection: its words are written, and then it is brought to life.
+//!
+//! Invariant: nobody sees the new connection before it lives, and who still believes in the one before notices. IPv4's own
+//! way ([`write4`]) writes what the general one writes.
+
+use std::sync::atomic::{Ordering::Relaxed, Ordering::Release, fence};
+
+use super::{Conn, FLAGS_SHIFT, Flags, GENERATION_SHIFT, KEY4, LIVE, TEMPLATE_BIT, tail};
+use crate::conn::shift::Shifts;
+use crate::conn::table::{New4, NewConn};
+use crate::conn::timer;
+use crate::flow::Family;
+use crate::lines::Line;
+use crate::real::Method;
+use crate::time::Now;
+
+impl Conn<'_> {
+    /// Writes a new connection into a dead entry. The entry must be the caller's alone; nobody sees the connection
+    /// before it is brought to [`life`](Conn::publish).
+    pub(in crate::conn) fn prepare(mut self, new: &NewConn, now: Now) -> Self {
+        let (client, vip, server) = (new.flow.src, new.flow.dst, new.server);
+        let ports = u64::from(client.port) << 48
+            | u64::from(vip.port) << 32
+            | u64::from(server.port) << 16
+            | u64::from(new.flow.protocol.0) << 8
+            | if new.status.flags.has(Flags::TEMPLATE) { TEMPLATE_BIT } else { u64::from(new.class & 0x7f) };
+        // The words below must not be seen by a reader that still believes in the generation before.
+        fence(Release);
+        let store = |index: usize, value: u64| self.words[index].store(value, Relaxed);
+        match self.family {
+            Family::Inet => {
+                store(0, u64::from(client.address.low32()) << 32 | u64::from(vip.address.low32()));
+                store(1, ports);
+                store(2, u64::from(server.address.low32()) << 32 | u64::from(new.real.0));
+            }
+            Family::Inet6 => {
+                for (index, address) in [(0, client.address), (2, vip.address), (4, server.address)] {
+                    store(index, (address.bits() >> 64) as u64);
+                    store(index + 1, address.bits() as u64);
+                }
+                store(6, ports);
+                store(7, new.real.0.into());
+            }
+        }
+        if new.status.flags.method() == Method::Nat {
+            self.tail(tail::FREE).store(Shifts::between(vip, server).0, Relaxed);
+        }
+        self.set_timer(now, new.timeout_s);
+        self.tail(tail::REPLY).store(u64::from(new.service) << 32 | u64::from(new.reply_path.bits()), Relaxed);
+        self.real = new.real;
+        self.control = self.control >> GENERATION_SHIFT << GENERATION_SHIFT
+            | LIVE
+            | u64::from(new.status.flags.0) << FLAGS_SHIFT
+            | u64::from(new.status.state);
+        let link = if self.is_template() { self.link_of_template(0) } else { Conn::link_to(new.parent) };
+        self.tail(tail::LINK).store(link, Relaxed);
+        self
+    }
+
+    /// Brings a prepared connection to life.
+    pub(in crate::conn) fn publish(&self) {
+        self.tail(tail::CONTROL).store(self.control, Release);
+    }
+}
+
+/// As [`Conn::prepare`], for an IPv4 connection without a parent whose first packet counts already. Gives what
+/// [`publish4`] is told.
+#[inline(always)]
+pub(in crate::conn) fn write4(words: &Line, new: &New4, now: Now) -> u64 {
+    let before = words[KEY4 + tail::CONTROL].load(Relaxed);
+    fence(Release);
+    words[0].store(new.addresses, Relaxed);
+    words[1].store(new.ports | u64::from(new.server.port) << 16 | u64::from(new.class & 0x7f), Relaxed);
+    words[2].store(u64::from(new.server.address) << 32 | u64::from(new.real.0), Relaxed);
+    if new.status.flags.method() == Method::Nat {
+        let virtual_end = (new.addresses as u32, (new.ports >> 32) as u16);
+        let shifts = Shifts::between4(virtual_end, (new.server.address, new.server.port));
+        words[KEY4 + tail::FREE].store(shifts.0, Relaxed);
+    }
+    words[KEY4 + tail::TIME].store(timer::after_one(now, new.timeout_s), Relaxed);
+    words[KEY4 + tail::REPLY].store(u64::from(new.service) << 32 | u64::from(new.reply_path.bits()), Relaxed);
+    words[KEY4 + tail::LINK].store(Conn::link_to(None), Relaxed);
+    let status = u64::from(new.status.flags.0) << FLAGS_SHIFT | u64::from(new.status.state);
+    before >> GENERATION_SHIFT << GENERATION_SHIFT | LIVE | status
+}
+
+/// As [`Conn::publish`].
+#[inline(always)]
+pub(in crate::conn) fn publish4(words: &Line, control: u64) {
+    words[KEY4 + tail::CONTROL].store(control, Release);
+}

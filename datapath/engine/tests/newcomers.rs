@@ -1,0 +1,237 @@
+//! The short way of new connections against the long way: two directors that live through the same, one of which has only
+//! the long one.
+
+mod common;
+
+use std::sync::Arc;
+
+use common::packet::*;
+use common::site::*;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use xvs_engine::drop::DropReason;
+use xvs_engine::engine::Verdict;
+use xvs_engine::flow::{Family, Protocol};
+use xvs_engine::hop::InterfaceId;
+use xvs_engine::mark::{Marks, Prefix, Rule};
+use xvs_engine::real::{Method, RealId};
+use xvs_engine::sched::Builtin;
+use xvs_engine::service::{Persistence, Policy, Service, ServiceKey};
+
+/// Real servers of each service.
+const SERVERS_EACH: u32 = 3;
+/// Connections that fit.
+const ROOM: u32 = 12;
+
+/// What the two directors are like.
+#[derive(Clone, Debug)]
+struct Plan {
+    scheduler: &'static str,
+    /// Of each server.
+    methods: [Method; SERVERS_EACH as usize],
+    /// The server's ports are the clients' own.
+    keeps_port: bool,
+    /// The last server is one of IPv6, which only a tunnel reaches.
+    mixed: bool,
+    policy: Policy,
+}
+
+fn plans() -> impl Strategy<Value = Plan> {
+    let method = || prop::sample::select(vec![Method::Nat, Method::Dr, Method::Tun]);
+    let persistence = Some(Persistence { timeout_s: 30, mask: u128::MAX });
+    let policy = prop_oneof![
+        6 => (0u8..3).prop_map(|class| Policy { class, ..Policy::default() }),
+        1 => Just(Policy { one_packet: true, ..Policy::default() }),
+        1 => Just(Policy { persistence, ..Policy::default() }),
+    ];
+    let scheduler = prop::sample::select(Builtin::NAMES.to_vec());
+    let methods = [method(), method(), method()];
+    let odd = || prop::bool::weighted(0.2);
+    (scheduler, methods, odd(), odd(), policy).prop_map(|(scheduler, methods, keeps_port, mixed, policy)| Plan {
+        scheduler,
+        methods,
+        keeps_port,
+        mixed,
+        policy,
+    })
+}
+
+fn site(plan: &Plan) -> Site {
+    let mut site = Site::new(ROOM);
+    let at = |protocol, vip: &str| {
+        let vip: std::net::SocketAddr = vip.parse().unwrap();
+        ServiceKey::Address(protocol, vip.into())
+    };
+    let keys = [
+        at(Protocol::TCP, VIP4),
+        at(Protocol::UDP, VIP4),
+        at(Protocol::TCP, "192.0.2.1:21"),
+        ServiceKey::Mark(7, Family::Inet),
+    ];
+    for (number, key) in keys.into_iter().enumerate() {
+        let (service, scheduler) = (site.services.len(), Builtin::from_name(plan.scheduler).unwrap());
+        site.services.push(Arc::new(Service::new(service as u32, key, scheduler, plan.policy)));
+        for (server, &method) in (1..=SERVERS_EACH).zip(&plan.methods) {
+            let port = if plan.keeps_port { 0 } else { 8000 + number };
+            let endpoint = match plan.mixed && server == SERVERS_EACH {
+                true => format!("[fd00::{server}]:{port}"),
+                false => format!("10.0.0.{server}:{port}"),
+            };
+            site.add_real_with(service, &endpoint, method, |real| {
+                real.weight = server as i32;
+                real.upper = if server == 2 { 3 } else { 0 };
+            });
+        }
+    }
+    let destination = Prefix::new(address("192.0.2.9"), 32);
+    let rules = vec![Rule { mark: 7, destination, source: None, protocol: None, ports: Vec::new() }];
+    let snapshot = Arc::into_inner(site.snapshot()).unwrap().with_marks(Arc::new(Marks::new(rules)));
+    let _old = site.engine.swap(Arc::new(snapshot));
+    site
+}
+
+/// Something that happens to both directors.
+#[derive(Clone, Debug)]
+enum Event {
+    /// A packet of a client, or of whoever has this address.
+    Packet { udp: bool, from: &'static str, to: &'static str, flags: u8, payload: u16 },
+    /// Milliseconds pass.
+    Wait(u32),
+    /// A server: its weight, and whether it is in its list.
+    Server(u32, i32, bool),
+    /// A server's MAC is known, or not.
+    Neighbour(u8, bool),
+    /// A switch and what it is set to.
+    Switch(u8, u32),
+}
+
+const SWITCHES: u8 = 7;
+
+fn events() -> impl Strategy<Value = Event> {
+    let from = prop::sample::select(vec![
+        "198.51.100.1:40001",
+        "198.51.100.1:40002",
+        "198.51.100.2:40001",
+        "198.51.100.2:40002",
+        "198.51.100.3:40001",
+        "198.51.100.3:20",
+        "127.0.0.1:40001",
+        "224.0.0.1:40001",
+        "192.0.2.1:80",
+        "192.0.2.9:443",
+        "10.0.0.1:8000",
+    ]);
+    let to = prop::sample::select(vec![
+        VIP4,
+        VIP4,
+        VIP4,
+        "192.0.2.1:21",
+        "192.0.2.1:5000",
+        "192.0.2.9:443",
+        "192.0.2.77:80",
+        "198.51.100.1:40001",
+    ]);
+    let flags =
+        prop_oneof![8 => Just(SYN), 2 => Just(ACK), 1 => Just(SYN | ACK), 1 => Just(SYN | RST), 1 => any::<u8>()];
+    let payload = prop_oneof![6 => 18u16..40, 1 => 1400u16..1470];
+    let packet = (prop::bool::weighted(0.4), from, to, flags, payload)
+        .prop_map(|(udp, from, to, flags, payload)| Event::Packet { udp, from, to, flags, payload });
+    let server = (0..4 * SERVERS_EACH, 0..4i32, prop::bool::weighted(0.8));
+    prop_oneof![
+        30 => packet,
+        2 => prop_oneof![0u32..2000, 0u32..400_000].prop_map(Event::Wait),
+        3 => server.prop_map(|(server, weight, is)| Event::Server(server, weight, is)),
+        1 => (1..4u8, any::<bool>()).prop_map(|(server, is)| Event::Neighbour(server, is)),
+        2 => (0..SWITCHES, 0..3u32).prop_map(|(switch, value)| Event::Switch(switch, value)),
+    ]
+}
+
+fn frame_of(event: &Event) -> Option<Vec<u8>> {
+    let &Event::Packet { udp: is_udp, from, to, flags, payload } = event else { return None };
+    let payload: Vec<u8> = (0..payload).map(|at| at as u8).collect();
+    Some(from_client(&if is_udp { udp(from, to, &payload) } else { tcp(from, to, flags).payload(payload) }.bytes()))
+}
+
+fn apply(site: &mut Site, event: &Event, fast: bool) -> Option<(Verdict, Vec<u8>)> {
+    if let Some(frame) = frame_of(event) {
+        return Some(if fast { site.forward(&frame) } else { site.forward_long(&site.engine, &frame) });
+    }
+    match *event {
+        Event::Packet { .. } => {}
+        Event::Wait(millis) => {
+            site.now = site.now.plus_millis(millis.into());
+            site.engine.expire(site.now);
+        }
+        Event::Server(number, weight, is) => {
+            let (id, arena) = (RealId(number), &site.shared.arena);
+            let service = &site.services[(number / SERVERS_EACH) as usize];
+            let real = arena.get(id);
+            let settings = xvs_engine::real::Settings {
+                endpoint: real.endpoint(),
+                method: real.method(),
+                tunnel: real.tunnel(),
+                weight,
+                upper: real.thresholds().0,
+                lower: real.thresholds().1,
+            };
+            match (is, service.members().contains(&id)) {
+                (true, false) => service.add(arena, id),
+                (true, true) => service.change(arena, id, || real.set(&settings)),
+                (false, _) => service.remove(arena, id),
+            }
+        }
+        Event::Neighbour(server, is) => {
+            let hop = site.shared.hops.find(InterfaceId(1), address(&format!("10.0.0.{server}")));
+            hop.into_iter().for_each(|hop| match is {
+                true => site.shared.hops.resolve(hop, server_mac(server)),
+                false => site.shared.hops.forget(hop),
+            });
+        }
+        Event::Switch(number, value) => {
+            let switches = &site.shared.switches;
+            let all: [&xvs_engine::switches::Switch; SWITCHES as usize] = [
+                &switches.secure_tcp_active,
+                &switches.half_open_inactive,
+                &switches.drop_rate,
+                &switches.sloppy_tcp,
+                &switches.cache_bypass,
+                &switches.one_packet_replies,
+                &switches.mss_clamp,
+            ];
+            all[usize::from(number)].set(value);
+        }
+    }
+    None
+}
+
+/// Everything that a packet may have moved.
+fn state(site: &Site) -> impl PartialEq + std::fmt::Debug {
+    let conns: Vec<String> = (site.shared.table.iter())
+        .map(|conn| {
+            let seen = (conn.status(), conn.packets(), conn.last_seen(), conn.expires_in(site.now));
+            let own = (conn.id(), conn.real(), conn.service(), conn.class(), conn.parent(), conn.reply_path());
+            format!("{:?} {:?} {seen:?} {own:?}", conn.flow(), conn.server())
+        })
+        .collect();
+    let reals = (0..4 * SERVERS_EACH).map(RealId);
+    let counters = site.engine.counters();
+    let record = |real| (counters.real(real), site.counts(real), site.shared.arena.get(real).is_overloaded());
+    let drops: Vec<u64> = DropReason::ALL.iter().map(|&reason| counters.drops(reason)).collect();
+    (conns, reals.map(record).collect::<Vec<_>>(), counters.named(), drops, site.shared.hops.take_wanted())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1500, ..ProptestConfig::default() })]
+
+    /// The short way is an optimisation and nothing else: which server, which entry, verdicts, bytes, states, timers and
+    /// counts are those of the long way, whatever came before.
+    #[test]
+    fn the_short_way_does_what_the_long_way_does(plan in plans(), events in vec(events(), 1..80)) {
+        let [mut fast, mut slow] = [(); 2].map(|()| site(&plan));
+        for event in &events {
+            let (by_the_short_way, by_the_long_way) = (apply(&mut fast, event, true), apply(&mut slow, event, false));
+            prop_assert_eq!(by_the_short_way, by_the_long_way, "{:?}", event);
+            prop_assert_eq!(state(&fast), state(&slow), "{:?}", event);
+        }
+    }
+}
