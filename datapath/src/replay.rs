@@ -322,6 +322,7 @@ fn engine(desired: &Desired) -> Result<(Engine, Arc<Shared>), ReplayError> {
         mac: OWN_MAC,
         tagging: tagging.map_or(Tagging::Keep, Tagging::Set),
         mtu: MTU,
+        partial: true,
         addresses: vec![Address::v4(SOURCE4.octets()), Address::v6(SOURCE6.octets())],
     };
     let default = |family| Route {

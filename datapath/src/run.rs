@@ -44,7 +44,7 @@ use crate::xsk::{self, Binding, Frames, XskRings};
 mod devices;
 mod error;
 
-use devices::{Device, attach, devices, gateways, interface_facts};
+use devices::{Device, attach, devices, gateways, interface_facts, wired};
 pub use error::RunError;
 
 /// Real servers that the director has records for, removed ones with connections included.
@@ -147,7 +147,7 @@ pub fn run(options: &Options) -> Result<(), RunError> {
     let news_socket = mirror.fd().try_clone_to_owned().map_err(system("watch netlink"))?;
     let gateways = gateways(&desired, &devices);
     let links = devices.iter().map(|device| device.facts.link.index).collect();
-    let network = Network::new(mirror, shared.clone(), links, gateways);
+    let network = Network::new(mirror, shared.clone(), links, wired(&devices, &modes), gateways);
     let facts = Facts { started: Instant::now(), interfaces: interface_facts(&devices, &modes), workers: worker_facts };
     let vip_interface = desired.director().vip_interface.clone();
     let vip_interface = vip_interface.unwrap_or_else(|| devices[0].facts.link.name.clone());

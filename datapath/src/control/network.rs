@@ -42,6 +42,8 @@ pub struct Network {
     shared: Arc<Shared>,
     /// Devices that the workers serve, by their port number.
     devices: Vec<u32>,
+    /// Those whose packets come from a wire, with whole checksums.
+    wired: HashSet<u32>,
     /// Static next hops, by the device's index.
     gateways: HashMap<u32, Gateway>,
     /// How they were when last seen.
@@ -78,14 +80,22 @@ pub struct Changes {
 }
 
 impl Network {
-    /// Over this mirror; `devices` are the link indices that the workers serve, in the order of their ports.
-    pub fn new(mirror: Mirror, shared: Arc<Shared>, devices: Vec<u32>, gateways: HashMap<u32, Gateway>) -> Self {
+    /// Over this mirror; `devices` are the link indices that the workers serve, in the order of their ports, and `wired`
+    /// those of them whose packets come from a wire, with whole checksums.
+    pub fn new(
+        mirror: Mirror,
+        shared: Arc<Shared>,
+        devices: Vec<u32>,
+        wired: HashSet<u32>,
+        gateways: HashMap<u32, Gateway>,
+    ) -> Self {
         let (links, asked, complained, doubtful, has_wanted, has_used, events) = Default::default();
         let states = vec![DeviceState::Running; devices.len()];
         let mut network = Network {
             mirror,
             shared,
             devices,
+            wired,
             gateways,
             states,
             links,
@@ -179,7 +189,7 @@ impl Network {
         let Some(link) = view.link(index) else {
             let name = format!("link {index} (gone)");
             let tagging = Tagging::Keep;
-            return Interface { name, port: None, mac: [0; 6], tagging, mtu: 0, addresses: Vec::new() };
+            return Interface { name, port: None, mac: [0; 6], tagging, mtu: 0, partial: true, addresses: Vec::new() };
         };
         let port = view.port_of(index).ok();
         let tagging = match (self.gateway(index), &port) {
@@ -190,6 +200,7 @@ impl Network {
                 Tags::new(&tags).map(Tagging::Set)
             }
         };
+        let partial = port.as_ref().is_none_or(|port| !self.wired.contains(&port.link));
         let device = port.and_then(|port| self.devices.iter().position(|&device| device == port.link));
         Interface {
             name: link.name.clone(),
@@ -198,6 +209,7 @@ impl Network {
             mac: link.mac,
             tagging: tagging.unwrap_or(Tagging::Keep),
             mtu: link.mtu,
+            partial,
             addresses: view.addresses_of(index).map(|address| address.address.into()).collect(),
         }
     }

@@ -9,6 +9,7 @@
 //! rxvlan off`).
 
 use std::fs;
+use std::path::PathBuf;
 
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkMessage};
@@ -57,6 +58,8 @@ pub struct Facts {
     pub link: Link,
     /// Name of the driver ("veth", "mlx5_core", "virtio_net", ...).
     pub driver: Option<String>,
+    /// The bus that its hardware is on ("pci", "virtio", ...); none of a device that is only software.
+    pub bus: Option<String>,
     /// Queues in use, if the driver tells.
     pub channels: Option<Channels>,
     /// Receive queues in use, at least 1: an AF_XDP socket is needed for each.
@@ -92,6 +95,7 @@ impl Facts {
         let counted = channels.map(|channels| channels.receive + channels.combined).filter(|queues| *queues > 0);
         Ok(Facts {
             driver: answer(Command::Driver)?.map(|words| driver(&words)).filter(|driver| !driver.is_empty()),
+            bus: sysfs_bus(&link),
             channels,
             receive_queues: counted.or_else(|| sysfs_queues(&link)).unwrap_or(link.receive_queues).max(1),
             rings: answer(Command::Rings)?.map(|words| rings(&words)),
@@ -102,6 +106,13 @@ impl Facts {
             tx_vlan_offload: bit(Command::Flags, FLAG_TX_VLAN)?,
             link,
         })
+    }
+
+    /// Do packets come in as they were on a wire? Software leaves the checksums of its neighbours' packets to hardware that
+    /// there is not (veth, taps; hypervisors of VMs on one host, as behind vmxnet3 and what is on other buses); a NIC sees
+    /// only what somebody's hardware has sent.
+    pub fn is_nic(&self) -> bool {
+        self.bus.as_deref() == Some("pci") && self.driver.as_deref().is_some_and(|driver| driver != "vmxnet3")
     }
 }
 
@@ -144,16 +155,24 @@ fn driver(words: &Words) -> String {
     String::from_utf8_lossy(&bytes.collect::<Vec<u8>>()).into_owned()
 }
 
-/// Counts the receive queues in sysfs.
+/// The directory of an interface in sysfs.
 ///
 /// The mounted sysfs may show another network namespace, where the name may be another interface: the index tells.
+fn sysfs(link: &Link) -> Option<PathBuf> {
+    let directory = PathBuf::from(format!("/sys/class/net/{}", link.name));
+    let index: u32 = fs::read_to_string(directory.join("ifindex")).ok()?.trim().parse().ok()?;
+    (index == link.index).then_some(directory)
+}
+
+/// The bus of its device.
+fn sysfs_bus(link: &Link) -> Option<String> {
+    let bus = fs::read_link(sysfs(link)?.join("device/subsystem")).ok()?;
+    Some(bus.file_name()?.to_string_lossy().into_owned())
+}
+
+/// Counts the receive queues in sysfs.
 fn sysfs_queues(link: &Link) -> Option<u32> {
-    let directory = format!("/sys/class/net/{}", link.name);
-    let index: u32 = fs::read_to_string(format!("{directory}/ifindex")).ok()?.trim().parse().ok()?;
-    if index != link.index {
-        return None;
-    }
-    let queues = fs::read_dir(format!("{directory}/queues")).ok()?.flatten();
+    let queues = fs::read_dir(sysfs(link)?.join("queues")).ok()?.flatten();
     let count = queues.filter(|queue| queue.file_name().to_string_lossy().starts_with("rx-")).count();
     u32::try_from(count).ok().filter(|count| *count > 0)
 }
@@ -181,10 +200,25 @@ mod tests {
     #[test]
     fn facts_without_a_driver_and_unknown_names() {
         let facts = Facts::read("lo").expect("the loopback device");
-        assert!(facts.link.loopback);
+        assert!(facts.link.loopback && !facts.is_nic());
         assert_eq!(facts.receive_queues, 1);
         for name in ["", "no-such-if", "a-name-that-is-too-long-for-linux", "nul\0byte"] {
             assert!(matches!(Facts::read(name), Err(Error::NoSuchInterface { .. })), "{name:?}");
         }
+    }
+
+    /// Guards packets with half checksums, which only hardware on its own bus never hands over: in doubt they are looked for.
+    #[test]
+    fn only_a_nic_has_whole_checksums() {
+        let facts = Facts::read("lo").expect("the loopback device");
+        let is_nic = |driver: Option<&str>, bus: Option<&str>| {
+            let [driver, bus] = [driver, bus].map(|word| word.map(str::to_owned));
+            Facts { driver, bus, ..facts.clone() }.is_nic()
+        };
+        assert!(is_nic(Some("ice"), Some("pci")) && is_nic(Some("mlx5_core"), Some("pci")));
+        for (driver, bus) in [("veth", None), ("tun", None), ("virtio_net", Some("virtio")), ("vmxnet3", Some("pci"))] {
+            assert!(!is_nic(Some(driver), bus), "{driver}");
+        }
+        assert!(!is_nic(None, Some("pci")) && !is_nic(Some("hv_netvsc"), Some("vmbus")));
     }
 }

@@ -122,6 +122,7 @@ fn interface() -> Interface {
         mac: OWN_MAC,
         tagging: Tagging::Keep,
         mtu: MTU,
+        partial: true,
         addresses: vec![Address::v4(OWN4.octets()), Address::v6(OWN6.octets())],
     }
 }

@@ -3,7 +3,7 @@
 //! Invariant: a list of [`Device`]s has the configuration's order, is not empty, and all of them have one number of
 //! queues, because a worker serves the same queue of each.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use xvs_redirect::{Absent, Active, InterfaceSpec, Mode, Redirect};
 
@@ -122,6 +122,14 @@ pub(super) fn attach(desired: &Desired, devices: &[Device]) -> Result<(Redirect,
         modes.push(redirect.attach(spec.ifindex)?);
     }
     Ok((redirect, modes))
+}
+
+/// The indices of those whose packets come from a wire. In generic mode an XDP program is shown what the kernel has made of
+/// a packet.
+pub(super) fn wired(devices: &[Device], modes: &[Active]) -> HashSet<u32> {
+    let all = devices.iter().zip(modes);
+    let wired = all.filter(|(device, mode)| device.facts.is_nic() && **mode == Active::Native);
+    wired.map(|(device, _)| device.facts.link.index).collect()
 }
 
 /// The static next hops, by the index of their device.

@@ -175,6 +175,7 @@ impl Site {
             mac: crate::frames::DIRECTOR,
             tagging: Tagging::Keep,
             mtu: 1500,
+            partial: true,
             addresses: Vec::new(),
         };
         let snapshot = Snapshot::of(1, self.world.services.clone(), [interface].into(), Routes::new([route]).into())
