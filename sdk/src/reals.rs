@@ -77,6 +77,16 @@ pub trait Reals {
     fn overhead(&self, index: usize) -> u64 {
         256 * u64::from(self.active(index)) + u64::from(self.total(index))
     }
+
+    /// [`overhead`](Reals::overhead) and [`weight`](Reals::weight) of a server that is not overloaded: what a scheduler
+    /// asks that looks at every server, in one.
+    fn burden(&self, index: usize) -> Option<(u64, i32)> {
+        if self.is_overloaded(index) {
+            None
+        } else {
+            Some((self.overhead(index), self.weight(index)))
+        }
+    }
 }
 
 /// How well a server is.

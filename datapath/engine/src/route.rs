@@ -1,7 +1,11 @@
 //! Where an address is reached: the longest matching prefix, as the kernel's main routing table has it.
 //!
-//! Invariant: immutable once built; a lookup tries each prefix length that occurs, longest first. Policy routing (rules
-//! by source, mark or interface) is not here: the director mirrors the main table.
+//! A new NAT connection asks for its client, so IPv4 is kept as the stretches of addresses that go one way: a look-up is
+//! a search by halves, however many lengths of prefixes there are.
+//!
+//! Invariant: immutable once built; stretches say what the prefixes said (a test compares them). IPv6 tries each prefix
+//! length that occurs, longest first. Policy routing (rules by source, mark or interface) is not here: the director
+//! mirrors the main table.
 
 use rustc_hash::FxHashMap;
 
@@ -44,8 +48,61 @@ pub struct Route {
 /// A routing table.
 #[derive(Clone, Debug, Default)]
 pub struct Routes {
-    v4: Prefixes,
+    v4: Stretches,
     v6: Prefixes,
+}
+
+/// Addresses by the first of each stretch, ascending, and where the stretch is reached. The first one begins at 0, if
+/// there is any.
+#[derive(Clone, Debug, Default)]
+struct Stretches {
+    starts: Vec<u32>,
+    targets: Vec<Option<Target>>,
+}
+
+impl Stretches {
+    /// Of routes by their prefix, first address and length, without two for one prefix.
+    fn new(mut routes: Vec<(u32, u8, Target)>) -> Self {
+        // A prefix before those inside it.
+        routes.sort_unstable_by_key(|&(first, length, _)| (first, length));
+        let mut all = Stretches::default();
+        all.begin(0, None);
+        // The prefixes around the place that has been reached, with the address behind the last one of each.
+        let mut around: Vec<(u64, Target)> = Vec::new();
+        for (first, length, target) in routes {
+            all.leave(&mut around, first.into());
+            all.begin(first, Some(target));
+            around.push((u64::from(first) + (1 << (32 - u32::from(length))), target));
+        }
+        all.leave(&mut around, 1 << 32);
+        all
+    }
+
+    /// Goes on to an address: prefixes that end before it, or at it, give way to the one around them.
+    fn leave(&mut self, around: &mut Vec<(u64, Target)>, to: u64) {
+        while let Some((end, _)) = around.pop_if(|(end, _)| *end <= to) {
+            if let Ok(first) = u32::try_from(end) {
+                self.begin(first, around.last().map(|(_, target)| *target));
+            }
+        }
+    }
+
+    fn begin(&mut self, first: u32, target: Option<Target>) {
+        if self.starts.last() == Some(&first) {
+            self.starts.pop();
+            self.targets.pop();
+        }
+        if self.targets.last() != Some(&target) {
+            self.starts.push(first);
+            self.targets.push(target);
+        }
+    }
+
+    #[inline]
+    fn find(&self, address: u32) -> Option<&Target> {
+        let after = self.starts.partition_point(|&first| first <= address);
+        self.targets.get(after.checked_sub(1)?)?.as_ref()
+    }
 }
 
 /// Prefix length and the routes of that length, longest first.
@@ -54,35 +111,48 @@ type Prefixes = Vec<(u8, FxHashMap<Address, Target>)>;
 impl Routes {
     /// Builds the table; of two routes for one prefix the first one counts.
     pub fn new(routes: impl IntoIterator<Item = Route>) -> Self {
-        let mut table = Routes::default();
+        let (mut v4, mut v6) = (FxHashMap::default(), Prefixes::new());
         for route in routes {
-            let prefixes = table.family_mut(route.prefix.family());
-            let at = match prefixes.binary_search_by(|(length, _)| route.length.cmp(length)) {
+            let prefix = route.prefix.masked(route.length);
+            if prefix.family() == Family::Inet {
+                v4.entry((prefix.low32(), route.length)).or_insert(route.target);
+                continue;
+            }
+            let at = match v6.binary_search_by(|(length, _)| route.length.cmp(length)) {
                 Ok(at) => at,
                 Err(at) => {
-                    prefixes.insert(at, (route.length, FxHashMap::default()));
+                    v6.insert(at, (route.length, FxHashMap::default()));
                     at
                 }
             };
-            prefixes[at].1.entry(route.prefix.masked(route.length)).or_insert(route.target);
+            v6[at].1.entry(prefix).or_insert(route.target);
         }
-        table
-    }
-
-    fn family_mut(&mut self, family: Family) -> &mut Prefixes {
-        if family == Family::Inet { &mut self.v4 } else { &mut self.v6 }
+        let v4 = v4.into_iter().map(|((first, length), target)| (first, length.min(32), target)).collect();
+        Routes { v4: Stretches::new(v4), v6 }
     }
 
     /// Where an address is reached; `None` without a route.
     pub fn lookup(&self, address: Address) -> Option<Target> {
-        let prefixes = if address.family() == Family::Inet { &self.v4 } else { &self.v6 };
-        prefixes.iter().find_map(|(length, routes)| routes.get(&address.masked(*length)).copied())
+        self.find(address).copied()
+    }
+
+    /// The same, where it stands.
+    #[inline]
+    pub fn find(&self, address: Address) -> Option<&Target> {
+        if address.family() == Family::Inet { self.v4.find(address.low32()) } else { self.find6(address) }
+    }
+
+    #[inline(never)]
+    fn find6(&self, address: Address) -> Option<&Target> {
+        self.v6.iter().find_map(|(length, routes)| routes.get(&address.masked(*length)))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
     use std::net::IpAddr;
 
     fn address(text: &str) -> Address {
@@ -105,5 +175,32 @@ mod tests {
         assert_eq!(routes.lookup(address("11.1.2.4")), Some(Target::Nowhere));
         assert_eq!(routes.lookup(address("2001:db8:1::1")), Some(Target::NotServed));
         assert_eq!(routes.lookup(address("2001:db9::1")), None);
+    }
+
+    proptest! {
+        /// Stretches of addresses say what the prefixes said, and at the ends of them, too.
+        #[test]
+        fn stretches_are_what_the_prefixes_were(
+            routes in vec((prop_oneof![any::<u32>(), (0u32..4).prop_map(|high| high << 30)], 0u8..=32, 0u8..3), 0..24),
+            others in vec(any::<u32>(), 8),
+        ) {
+            let targets = [Target::Local, Target::NotServed, Target::Nowhere];
+            let v4 = |bits: u32| Address::v4(bits.to_be_bytes());
+            let routes: Vec<Route> = (routes.iter())
+                .map(|&(prefix, length, target)| Route { prefix: v4(prefix), length, target: targets[usize::from(target)] })
+                .collect();
+            let table = Routes::new(routes.iter().copied());
+            let ends = routes.iter().flat_map(|route| {
+                let first = route.prefix.masked(route.length).low32();
+                let last = first | u32::MAX.checked_shr(route.length.into()).unwrap_or(0);
+                [first.wrapping_sub(1), first, last, last.wrapping_add(1)]
+            });
+            for address in ends.chain(others).map(v4) {
+                let fitting = routes.iter().filter(|route| address.masked(route.length) == route.prefix.masked(route.length));
+                // The longest, and of these the first.
+                let best = fitting.rev().max_by_key(|route| route.length).map(|route| route.target);
+                prop_assert_eq!(table.lookup(address), best, "{}", address);
+            }
+        }
     }
 }

@@ -123,7 +123,7 @@ impl Table {
         let place = self.calls.keep(id).ok_or(Full::Calls)?;
         let flags = new.status.flags.with(Flags::CALL, true);
         let new = NewConn { reply_path: Path::from_bits(place), status: Status { flags, ..new.status }, ..*new };
-        self.enter(&new, &[self.hash_of_call(&new.flow, id)], now).inspect_err(|_| self.calls.forget(place))
+        self.enter(&new, self.hash_of_call(&new.flow, id), None, now).inspect_err(|_| self.calls.forget(place))
     }
 
     /// The Call-ID by which a template is known, if it is one of a call and still lives.

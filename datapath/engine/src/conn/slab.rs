@@ -73,9 +73,14 @@ impl Slab {
     pub(super) fn take(&self) -> Option<u32> {
         let mut head = self.free.load(Acquire);
         while let Some(index) = (head as u32).checked_sub(1) {
-            let next = (head >> 32).wrapping_add(1) << 32 | self.next_free(index).load(Relaxed);
+            let behind = self.next_free(index).load(Relaxed);
+            let next = (head >> 32).wrapping_add(1) << 32 | behind;
             match self.free.compare_exchange_weak(head, next, AcqRel, Acquire) {
-                Ok(_) => return Some(index),
+                Ok(_) => {
+                    // Where the next one to be taken tells what is behind it. (A wrong place is no harm, nor none.)
+                    self.lines.prefetch((behind as usize * self.per_entry).wrapping_sub(1));
+                    return Some(index);
+                }
                 Err(now) => head = now,
             }
         }

@@ -239,9 +239,6 @@ impl Engine {
             class: opening.policy.class,
             parent: choice.parent,
         };
-        if method == Method::Nat {
-            self.shared.table.yield_answers(&Flow { protocol: flow.protocol, src: new.server, dst: flow.src });
-        }
         let conn = self.insert(flow, |table| table.insert(&new, opening.hash, opening.now))?;
         real.bind();
         Ok(conn)
@@ -305,7 +302,7 @@ impl Engine {
 
     /// The way to a client, with the search for its MAC already begun.
     pub(super) fn path_to(&self, client: Address) -> Path {
-        let target = self.snapshot.routes().lookup(client);
+        let target = self.snapshot.routes().find(client);
         self.shared.path_by(target, client, |interface, neighbour| {
             // Most clients are behind one gateway, and a hop's number is good for ever.
             match self.last_hop.get() {
@@ -330,18 +327,19 @@ impl Shared {
 
     /// The way to a client by these routes. A MAC that is not known yet is asked for.
     pub fn path_to(&self, routes: &Routes, client: Address) -> Path {
-        self.path_by(routes.lookup(client), client, |interface, neighbour| self.hops.intern(interface, neighbour))
+        self.path_by(routes.find(client), client, |interface, neighbour| self.hops.intern(interface, neighbour))
     }
 
     /// The way that a route's target is for this client; who asks finds the number of the hop.
+    #[inline(always)]
     fn path_by(
         &self,
-        target: Option<Target>,
+        target: Option<&Target>,
         client: Address,
         intern: impl FnOnce(InterfaceId, Address) -> Option<HopId>,
     ) -> Path {
         match target {
-            Some(Target::Via { interface, gateway, .. }) => {
+            Some(&Target::Via { interface, gateway, .. }) => {
                 let neighbour = gateway.unwrap_or(client);
                 let Some(hop) = intern(interface, neighbour) else { return Path::NoRoute };
                 if self.hops.get(hop).mac.is_none() {

@@ -13,7 +13,7 @@ use super::open::{FTP_DATA, Opening};
 use super::{Bound, Engine, Verdict};
 use crate::conn::{Class, ConnId, End4, Flags, New4, Side, Status};
 use crate::drop::DropReason;
-use crate::flow::{Endpoint, Family, FlowHash};
+use crate::flow::{Family, FlowHash};
 use crate::forward::express;
 use crate::real::{Method, Path};
 use crate::service::{PlainTurn, Service, Terms};
@@ -78,10 +78,6 @@ impl Engine {
             let theirs = table.hash4(addresses, ports);
             table.touch(theirs);
             reply_path = self.path_to(client.address);
-            if !table.lacks(theirs) {
-                let server = Endpoint::new(server.address, port);
-                table.yield_answers(&crate::flow::Flow { protocol: flow.protocol, src: server, dst: client });
-            }
             answers = Some(theirs);
         }
         let flags = Flags::new(method);

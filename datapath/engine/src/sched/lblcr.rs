@@ -108,7 +108,7 @@ impl Scheduler for LocalityWithReplication {
         let (now_s, expiration_s) = (request.now_s(), self.cache.expiration_s());
         let members = &mut self.members;
         self.cache.look(now_s, |mut set| members.retain(&mut set.head, |_| false));
-        let choose = || wlc::least(reals, |index| reals.overhead(index));
+        let choose = || wlc::least(reals, |_, overhead| overhead);
         let Some(set) = self.cache.get(&request.virtual_address, now_s) else {
             let index = choose()?;
             let mut set = Set { head: END, size: 0, changed_s: now_s };

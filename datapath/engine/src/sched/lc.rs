@@ -11,8 +11,11 @@ pub struct LeastConnection;
 
 impl Scheduler for LeastConnection {
     fn pick<R: Reals + ?Sized>(&mut self, _request: &Request, reals: &R) -> Option<usize> {
+        let usable =
+            |index| reals.burden(index).filter(|(_, weight)| *weight > 0).map(|(overhead, _)| (index, overhead));
         // `min_by_key` keeps the first of equals. The kernel compares 32 bits.
-        (0..reals.len()).filter(|&index| reals.is_usable(index)).min_by_key(|&index| reals.overhead(index) as u32)
+        let least = (0..reals.len()).filter_map(usable).min_by_key(|&(_, overhead)| overhead as u32)?;
+        Some(least.0)
     }
 }
 

@@ -16,7 +16,7 @@ impl Scheduler for NeverQueue {
     fn pick<R: Reals + ?Sized>(&mut self, _request: &Request, reals: &R) -> Option<usize> {
         (0..reals.len())
             .find(|&index| reals.is_usable(index) && reals.active(index) == 0)
-            .or_else(|| wlc::least(reals, |index| u64::from(reals.active(index)) + 1))
+            .or_else(|| wlc::least(reals, |index, _| u64::from(reals.active(index)) + 1))
     }
 }
 

@@ -16,7 +16,7 @@ pub struct ShortestExpectedDelay;
 
 impl Scheduler for ShortestExpectedDelay {
     fn pick<R: Reals + ?Sized>(&mut self, _request: &Request, reals: &R) -> Option<usize> {
-        wlc::least(reals, |index| u64::from(reals.active(index)) + 1)
+        wlc::least(reals, |index, _| u64::from(reals.active(index)) + 1)
     }
 }
 

@@ -4,7 +4,7 @@
 
 use xvs_sdk::Reals;
 
-use crate::real::{Arena, Generation, RealId};
+use crate::real::{Arena, Generation, Real, RealId};
 
 /// The servers.
 pub(super) struct View<'a> {
@@ -47,8 +47,22 @@ impl Reals for View<'_> {
         !real.is_overloaded() && real.weight() > 0
     }
 
+    #[inline(always)]
     fn overhead(&self, index: usize) -> u64 {
-        let counts = self.arena.get(self.members[index]).counts();
+        self.overhead_of(&self.arena.get(self.members[index]))
+    }
+
+    #[inline(always)]
+    fn burden(&self, index: usize) -> Option<(u64, i32)> {
+        let real = self.arena.get(self.members[index]);
+        (!real.is_overloaded()).then(|| (self.overhead_of(&real), real.weight()))
+    }
+}
+
+impl View<'_> {
+    #[inline(always)]
+    fn overhead_of(&self, real: &Real<'_>) -> u64 {
+        let counts = real.counts();
         let connections = match self.arena.generation() {
             Generation::New => counts.total,
             Generation::Old => counts.inactive(),

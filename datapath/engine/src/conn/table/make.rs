@@ -9,7 +9,7 @@ use super::{ConnId, Table};
 use crate::conn::Side;
 use crate::conn::entry::{Conn, Flags, Status, birth};
 use crate::conn::slab::Slab;
-use crate::flow::{Endpoint, Family, Flow, FlowHash};
+use crate::flow::{Address, Endpoint, Family, Flow, FlowHash, Protocol};
 use crate::real::{Method, Path, RealId};
 use crate::time::Now;
 
@@ -65,6 +65,16 @@ impl New4 {
     }
 }
 
+impl New4 {
+    /// The flow of the server's answers.
+    fn answers_flow(&self) -> Flow {
+        let end = |address: u32, port: u16| Endpoint::new(Address::v4(address.to_be_bytes()), port);
+        let client = end((self.addresses >> 32) as u32, (self.ports >> 48) as u16);
+        let protocol = Protocol((self.ports >> 8) as u8);
+        Flow { protocol, src: end(self.server.address, self.server.port), dst: client }
+    }
+}
+
 /// An IPv4 address and a port.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct End4 {
@@ -95,11 +105,10 @@ impl Table {
     /// # Errors
     /// [`Full`] when no entry is free; see [`evict`](Table::evict).
     pub fn insert(&self, new: &NewConn, hash: FlowHash, now: Now) -> Result<Conn<'_>, Full> {
-        let reply = Flow { protocol: new.flow.protocol, src: new.server, dst: new.flow.src };
         let flags = new.status.flags;
         let answers_pass = flags.method() == Method::Nat && !flags.has(Flags::TEMPLATE);
-        let hashes = [hash, if answers_pass { self.hash(&reply) } else { hash }];
-        self.enter(new, &hashes[..1 + usize::from(answers_pass)], now)
+        let answers = answers_pass.then(|| answers_of(new));
+        self.enter(new, hash, answers.as_ref(), now)
     }
 
     /// Makes an IPv4 connection under the hash of its client's flow and, of NAT, that of the answers. As for
@@ -117,29 +126,41 @@ impl Table {
         let control = birth::write4(entry, new, now);
         // In the same order as any other.
         if !self.index.insert(hash, id) {
-            self.abandon(&self.v4.entry(id), &[]);
-            return Err(Full::Entries);
+            return self.abandon(&self.v4.entry(id), None);
         }
-        if let Some(answers) = answers
-            && !self.index.insert(answers, id)
-        {
-            self.abandon(&self.v4.entry(id), &[hash]);
-            return Err(Full::Entries);
+        if let Some(answers) = answers {
+            if !self.index.lacks(answers) {
+                self.yield_answers(&new.answers_flow(), answers);
+            }
+            if !self.index.insert(answers, id) {
+                return self.abandon(&self.v4.entry(id), Some(hash));
+            }
         }
         birth::publish4(entry, control);
         Ok(ConnId(id))
     }
 
-    /// Makes an entry under these hashes.
-    pub(in crate::conn) fn enter(&self, new: &NewConn, hashes: &[FlowHash], now: Now) -> Result<Conn<'_>, Full> {
+    /// Makes an entry under this hash, and under that of the answers.
+    pub(in crate::conn) fn enter(
+        &self,
+        new: &NewConn,
+        hash: FlowHash,
+        answers: Option<&Flow>,
+        now: Now,
+    ) -> Result<Conn<'_>, Full> {
         let slab = if new.flow.family() == Family::Inet { &self.v4 } else { &self.v6 };
         let conn = slab.entry(self.reserve(slab)?).prepare(new, now);
         // Into the index first, alive second: a sweep or an eviction that met a live entry which is not yet in the
         // index would free it, and the index would keep its key for good.
-        for (entered, &hash) in hashes.iter().enumerate() {
-            if !self.index.insert(hash, conn.id().0) {
-                self.abandon(&conn, &hashes[..entered]);
-                return Err(Full::Entries);
+        let id = conn.id().0;
+        if !self.index.insert(hash, id) {
+            return self.abandon(&conn, None);
+        }
+        if let Some(answers) = answers {
+            let theirs = self.hash(answers);
+            self.yield_answers(answers, theirs);
+            if !self.index.insert(theirs, id) {
+                return self.abandon(&conn, Some(hash));
             }
         }
         conn.publish();
@@ -160,18 +181,19 @@ impl Table {
 
     /// Takes back an entry for which there was no room under all of its hashes.
     #[cold]
-    fn abandon(&self, conn: &Conn<'_>, entered: &[FlowHash]) {
-        for &hash in entered {
+    fn abandon<T>(&self, conn: &Conn<'_>, entered: Option<FlowHash>) -> Result<T, Full> {
+        if let Some(hash) = entered {
             self.index.remove(hash, conn.id().0);
         }
         self.free(conn);
+        Err(Full::Entries)
     }
 
     /// Lets go of a NAT server's answers that an older connection had until now: the same port of the same client came by
     /// another address or port of ours. To the server both are one, and what it answers is for the newer one, as in IPVS.
     /// The older one lives on for its client's packets.
-    pub fn yield_answers(&self, answers: &Flow) {
-        let hash = self.hash(answers);
+    #[inline(never)]
+    fn yield_answers(&self, answers: &Flow, hash: FlowHash) {
         if let Some((older, Side::Out)) = self.lookup(answers, hash) {
             self.index.remove(hash, older.id().0);
         }
@@ -182,7 +204,11 @@ impl Table {
     /// # Errors
     /// [`Full`] when no entry is free.
     pub fn insert_note(&self, new: &NewConn, now: Now) -> Result<Conn<'_>, Full> {
-        let reply = Flow { protocol: new.flow.protocol, src: new.server, dst: new.flow.src };
-        self.enter(new, &[self.hash(&reply)], now)
+        self.enter(new, self.hash(&answers_of(new)), None, now)
     }
+}
+
+/// The flow of the server's answers.
+fn answers_of(new: &NewConn) -> Flow {
+    Flow { protocol: new.flow.protocol, src: new.server, dst: new.flow.src }
 }
