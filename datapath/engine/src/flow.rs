@@ -7,7 +7,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// What stands above the 32 bits of an IPv4 address in the lower half of its IPv6-mapped form.
-const MAPPED: u64 = 0xffff_0000_0000;
+pub(crate) const MAPPED: u64 = 0xffff_0000_0000;
 
 /// IP version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -270,14 +270,20 @@ impl HashKey {
     /// Hashes a flow: two folded 64 x 64 bit multiplications for IPv4, four for IPv6.
     #[inline]
     pub fn hash(&self, flow: &Flow) -> FlowHash {
-        let [a, b, c, d] = self.0;
         let ports = u64::from(flow.src.port) << 48 | u64::from(flow.dst.port) << 32 | u64::from(flow.protocol.0) << 8;
         let (src, dst) = (flow.src.address, flow.dst.address);
         if flow.family() == Family::Inet {
             return self.hash4(u64::from(src.low32()) << 32 | u64::from(dst.low32()), ports);
         }
-        let src = fold(src.low ^ a, src.high ^ b);
-        self.hash4(src.rotate_left(29) ^ fold(dst.low ^ c, dst.high ^ d), ports)
+        self.hash6([src.high, src.low, dst.high, dst.low], ports)
+    }
+
+    /// The same for IPv6 by its words: two of the source address, two of the destination, and as for IPv4.
+    #[inline(always)]
+    pub(crate) fn hash6(&self, [src_high, src_low, dst_high, dst_low]: [u64; 4], ports: u64) -> FlowHash {
+        let [a, b, c, d] = self.0;
+        let src = fold(src_low ^ a, src_high ^ b);
+        self.hash4(src.rotate_left(29) ^ fold(dst_low ^ c, dst_high ^ d), ports)
     }
 
     /// The same for IPv4 by its words: source << 32 | destination address, and source port << 48 | destination port << 32 |

@@ -99,6 +99,12 @@ impl Lines {
         unsafe { std::slice::from_raw_parts(self.memory.as_ptr().cast(), self.count) }
     }
 
+    /// Two neighbouring lines, if both are there.
+    #[inline(always)]
+    pub fn get_pair(&self, index: usize) -> Option<&[AtomicU64; 2 * WORDS]> {
+        self.all().get(index..index.checked_add(2)?)?.as_flattened().first_chunk()
+    }
+
     /// Two neighbouring lines, `index` and the next. Panics beyond the end.
     #[inline(always)]
     pub fn pair(&self, index: usize) -> &[AtomicU64; 2 * WORDS] {

@@ -14,7 +14,7 @@ use self::splitter::Splitter;
 pub use self::waiting::FRAGMENT_WAIT_MS;
 use self::waiting::Waiting;
 use crate::drop::DropReason;
-use crate::engine::{Awaited, Candidate, Engine, Inspected, Tally, Verdict};
+use crate::engine::{Awaited, Candidate, Candidate6, Engine, Inspected, Tally, Verdict};
 use crate::hop::Port;
 use crate::lines::prefetch;
 use crate::rings::{Frame, Rings};
@@ -27,6 +27,17 @@ const OUTBOX_BATCHES: usize = 4;
 
 /// The most that a tunnel's header takes before a packet, within a cache line.
 const HEADER_MAX: usize = 20;
+
+/// A packet that is not one for IPv4's express lane.
+#[derive(Debug)]
+enum Other {
+    /// One for IPv6's.
+    Six(Candidate6),
+    /// For the long way.
+    Inspected(Inspected),
+    /// For nowhere.
+    Dropped,
+}
 
 /// A worker: its engine, its rings, and the frames on their way between them.
 #[derive(Debug)]
@@ -42,7 +53,7 @@ pub struct Worker<R: Rings> {
     /// Packets were wrapped in the last batch.
     wraps: bool,
     /// Of each that is not, in their order.
-    inspected: Vec<Option<Inspected>>,
+    others: Vec<Other>,
     outboxes: Vec<Vec<Frame>>,
     waiting: Waiting,
     splitter: Splitter,
@@ -57,7 +68,7 @@ impl<R: Rings> Worker<R> {
             batch: Vec::with_capacity(batch_size),
             candidates: vec![Candidate::NONE; batch_size],
             wraps: false,
-            inspected: Vec::with_capacity(batch_size),
+            others: Vec::with_capacity(batch_size),
             waiting: Waiting::new(rings.ledger().total),
             splitter: Splitter::new(),
             engine,
@@ -106,13 +117,36 @@ impl<R: Rings> Worker<R> {
                 }
                 None => {
                     *seen = Candidate::NONE;
-                    let inspected = self.engine.inspect(&chunk[start..end]);
-                    let inspected = inspected.map_err(|reason| self.engine.counters().count_drop(reason));
-                    self.inspected.push(inspected.ok());
+                    Self::look_closer(&self.engine, &chunk[start..end], &mut self.others);
                 }
             }
         }
         self.engine.guess(&mut self.candidates[..self.batch.len()]);
+        for other in &mut self.others {
+            if let Other::Six(candidate) = other {
+                self.engine.guess6(candidate);
+            }
+        }
+    }
+
+    /// Pass 1 for a packet that is not one for IPv4's express lane.
+    #[inline(never)]
+    fn look_closer(engine: &Engine, frame: &[u8], others: &mut Vec<Other>) {
+        others.push(match engine.glance6(frame) {
+            Some(candidate) => Other::Six(candidate),
+            None => Self::look_through(engine, frame),
+        });
+    }
+
+    #[inline(never)]
+    fn look_through(engine: &Engine, frame: &[u8]) -> Other {
+        match engine.inspect(frame) {
+            Ok(inspected) => Other::Inspected(inspected),
+            Err(reason) => {
+                engine.counters().count_drop(reason);
+                Other::Dropped
+            }
+        }
     }
 
     /// Pass 3: forward each packet and sort it by where it leaves.
@@ -121,14 +155,14 @@ impl<R: Rings> Worker<R> {
         // The vectors are taken out while the worker is busy with them, and put back with their memory.
         let mut batch = std::mem::take(&mut self.batch);
         let candidates = std::mem::take(&mut self.candidates);
-        let mut inspections = std::mem::take(&mut self.inspected);
-        let mut others = inspections.drain(..);
+        let mut rest = std::mem::take(&mut self.others);
+        let mut others = rest.drain(..);
         let mut tally = Tally::default();
         for (frame, candidate) in batch.iter_mut().zip(&candidates) {
             let mut frame = frame.take();
             match self.engine.express(self.rings.chunk(&frame), &mut frame, candidate, now, &mut tally) {
                 Some(port) => self.queue(port, frame),
-                None if candidate.is_none() => self.forward_inspected(frame, others.next().flatten(), now),
+                None if candidate.is_none() => self.forward_other(frame, others.next(), now, &mut tally),
                 None => self.forward_seen(frame, candidate, now),
             }
         }
@@ -136,7 +170,7 @@ impl<R: Rings> Worker<R> {
         drop(others);
         self.wraps = tally.has_wrapped();
         self.engine.settle_tally(tally);
-        (self.batch, self.candidates, self.inspected) = (batch, candidates, inspections);
+        (self.batch, self.candidates, self.others) = (batch, candidates, rest);
     }
 
     /// The long way, for a packet that looked like one for the express lane.
@@ -156,15 +190,33 @@ impl<R: Rings> Worker<R> {
         self.obey(frame, verdict, now);
     }
 
-    /// The long way; without an inspection the packet was dropped and counted.
+    /// Pass 3 for a packet that is not one for IPv4's express lane.
     #[inline(never)]
-    fn forward_inspected(&mut self, frame: Frame, inspected: Option<Inspected>, now: Now) {
-        match inspected {
-            Some(inspected) => {
+    fn forward_other(&mut self, frame: Frame, other: Option<Other>, now: Now, tally: &mut Tally) {
+        if let Some(Other::Six(candidate)) = &other
+            && let Some(port) = self.engine.express6(self.rings.chunk(&frame), &frame, candidate, now, tally)
+        {
+            return self.queue(port, frame);
+        }
+        self.forward_inspected(frame, other, now);
+    }
+
+    /// The long way; what is for nowhere was counted.
+    #[inline(never)]
+    fn forward_inspected(&mut self, frame: Frame, other: Option<Other>, now: Now) {
+        let other = match other {
+            Some(Other::Six(_)) => {
+                let (start, end) = (frame.start(), frame.end());
+                Self::look_through(&self.engine, &self.rings.chunk(&frame)[start..end])
+            }
+            other => other.unwrap_or(Other::Dropped),
+        };
+        match other {
+            Other::Inspected(inspected) => {
                 let (frame, verdict) = self.ask(frame, inspected, now);
                 self.obey(frame, verdict, now);
             }
-            None => self.rings.recycle(frame),
+            Other::Six(_) | Other::Dropped => self.rings.recycle(frame),
         }
     }
 

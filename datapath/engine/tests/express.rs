@@ -7,19 +7,21 @@ use common::site::*;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use xvs_engine::engine::Verdict;
-use xvs_engine::flow::{Flow, Protocol};
+use xvs_engine::flow::{Family, Flow, Protocol};
 use xvs_engine::hop::Tagging;
 use xvs_engine::real::{Method, Path};
 use xvs_engine::tunnel::Tunnel;
-use xvs_engine::wire::{Glance, Headers, Tags};
+use xvs_engine::wire::{Glance, Glance6, Headers, Tags};
 
+/// Real servers of a site: one a protocol and family.
+const REALS: u32 = 4;
 const METHODS: [Method; 3] = [Method::Nat, Method::Dr, Method::Tun];
 
 /// Something that happens to both directors.
 #[derive(Clone, Debug)]
 enum Event {
-    /// A packet: protocol, from the server, client, flags, TTL, payload, class, what is odd about it.
-    Packet { udp: bool, answer: bool, client: u8, flags: u8, ttl: u8, payload: u16, class: u8, odd: Odd },
+    /// A packet: family, protocol, from the server, client, flags, TTL, payload, class, what is odd about it.
+    Packet { six: bool, udp: bool, answer: bool, client: u8, flags: u8, ttl: u8, payload: u16, class: u8, odd: Odd },
     /// Milliseconds pass.
     Wait(u32),
     /// The server of a protocol: not in its list any more, or again.
@@ -64,8 +66,10 @@ fn events() -> impl Strategy<Value = Event> {
     let flags = prop_oneof![8 => Just(ACK), 3 => Just(SYN), 2 => Just(SYN | ACK), 2 => Just(FIN | ACK), 1 => Just(RST), 1 => any::<u8>()];
     let sizes = prop_oneof![4 => 0u16..40, 1 => 1380u16..1500];
     let ttls = prop_oneof![8 => 2u8..=255, 1 => 0u8..3];
-    let packet = (any::<bool>(), any::<bool>(), 0u8..3, flags, ttls, sizes, any::<u8>(), odds()).prop_map(
-        |(udp, answer, client, flags, ttl, payload, class, odd)| Event::Packet {
+    let kinds = (prop::bool::weighted(0.4), any::<bool>(), any::<bool>());
+    let packet = (kinds, 0u8..3, flags, ttls, sizes, any::<u8>(), odds()).prop_map(
+        |((six, udp, answer), client, flags, ttl, payload, class, odd)| Event::Packet {
+            six,
             udp,
             answer,
             client,
@@ -87,17 +91,20 @@ fn events() -> impl Strategy<Value = Event> {
 
 /// The frame of a packet.
 fn frame_of(event: &Event) -> Vec<u8> {
-    let &Event::Packet { udp: is_udp, answer, client, flags, ttl, payload, class, odd } = event else {
+    let &Event::Packet { six, udp: is_udp, answer, client, flags, ttl, payload, class, odd } = event else {
         unreachable!("asked of packets only")
     };
-    let client = format!("198.51.100.{client}:4000{client}");
-    let (from, to) = if answer { ("10.0.0.1:8080", &*client) } else { (&*client, VIP4) };
+    let (vip, server, client) = match six {
+        true => (VIP6, "[fd00::1]:8080", format!("[2001:db8:c::{client}]:4000{client}")),
+        false => (VIP4, "10.0.0.1:8080", format!("198.51.100.{client}:4000{client}")),
+    };
+    let (from, to) = if answer { (server, &*client) } else { (&*client, vip) };
     let payload: Vec<u8> = (0..payload).map(|at| at as u8).collect();
     let mut ip = if is_udp { udp(from, to, &payload) } else { tcp(from, to, flags).payload(payload) };
     (ip.ttl, ip.class) = (ttl, class);
     match odd {
         Odd::MayFragment => ip = ip.may_fragment(),
-        Odd::Options => ip.options = vec![1; 4],
+        Odd::Options if !six => ip.options = vec![1; 4],
         Odd::NoChecksum if is_udp => ip = ip.no_checksum(),
         Odd::Nothing if flags & SYN != 0 && class & 1 != 0 => ip.tcp_options = vec![2, 4, 5, 180],
         _ => {}
@@ -107,7 +114,8 @@ fn frame_of(event: &Event) -> Vec<u8> {
         Odd::Partial => make_partial(&mut bytes),
         Odd::FirstFragment if bytes.len() > 60 => bytes = ip.may_fragment().fragments(16)[0].clone(),
         Odd::WrongChecksum => {
-            let at = bytes.len().min(if is_udp { 27 } else { 37 });
+            let header = if six { 40 } else { 20 };
+            let at = bytes.len().min(header + if is_udp { 7 } else { 17 });
             bytes[at - 1] ^= 0x55;
         }
         Odd::Padded => bytes.extend([0xee; 9]),
@@ -130,7 +138,7 @@ fn state(site: &Site) -> impl PartialEq + std::fmt::Debug {
         })
         .collect();
     conns.sort();
-    let reals: Vec<_> = (0..2).map(xvs_engine::real::RealId).collect();
+    let reals: Vec<_> = (0..REALS).map(xvs_engine::real::RealId).collect();
     let traffic: Vec<_> = reals.iter().map(|&real| (site.engine.counters().real(real), site.counts(real))).collect();
     (conns, traffic, site.engine.counters().named(), site.shared.hops.all().len())
 }
@@ -141,17 +149,21 @@ fn apply(site: &mut Site, event: &Event, fast: bool) -> Option<(Verdict, Vec<u8>
         Event::Packet { .. } if fast => return Some(site.forward(&frame_of(event))),
         Event::Packet { .. } => return Some(site.forward_long(&site.engine, &frame_of(event))),
         Event::Wait(millis) => site.now = site.now.plus_millis(millis.into()),
-        Event::Available(is) => (0..2).for_each(|number| site.shared.arena.get(real(number)).set_available(is)),
+        Event::Available(is) => (0..REALS).for_each(|number| site.shared.arena.get(real(number)).set_available(is)),
         Event::Way(kind) => {
-            let hop = site.hop("10.0.0.1");
-            let (path, mtu) = match kind {
-                0 => (Path::NoRoute, 1500),
-                1 => (Path::Hop(hop), 1400),
-                2 => (Path::Hop(hop), 64),
-                _ => (Path::Hop(hop), 1500),
-            };
-            let source = Some(address(DIP[0])).filter(|_| kind != 3);
-            (0..2).for_each(|number| site.shared.arena.get(real(number)).set_path(path, mtu, source));
+            for number in 0..REALS {
+                let server = site.shared.arena.get(real(number));
+                let family = usize::from(server.endpoint().address.family() == Family::Inet6);
+                let hop = site.hop(["10.0.0.1", "fd00::1"][family]);
+                let (path, mtu) = match kind {
+                    0 => (Path::NoRoute, 1500),
+                    1 => (Path::Hop(hop), 1400),
+                    2 => (Path::Hop(hop), 64),
+                    _ => (Path::Hop(hop), 1500),
+                };
+                let source = Some(address(DIP[family])).filter(|_| kind != 3);
+                server.set_path(path, mtu, source);
+            }
         }
         Event::Switches(copy, clamp) => {
             site.shared.switches.pmtu_disc.set(copy.into());
@@ -164,8 +176,10 @@ fn apply(site: &mut Site, event: &Event, fast: bool) -> Option<(Verdict, Vec<u8>
 fn site(method: Method, tagging: Tagging, tunnel: Tunnel, partial: bool) -> Site {
     let mut site = Site::new(64);
     for protocol in [Protocol::TCP, Protocol::UDP] {
-        let service = site.add_service(protocol, VIP4, "rr");
-        site.add_real_with(service, "10.0.0.1:8080", method, |settings| settings.tunnel = tunnel);
+        for (vip, server) in [(VIP4, "10.0.0.1:8080"), (VIP6, "[fd00::1]:8080")] {
+            let service = site.add_service(protocol, vip, "rr");
+            site.add_real_with(service, server, method, |settings| settings.tunnel = tunnel);
+        }
     }
     site.interfaces.iter_mut().for_each(|interface| (interface.tagging, interface.partial) = (tagging, partial));
     site.compile();
@@ -225,19 +239,51 @@ proptest! {
     }
 }
 
-/// The express lane must be the way of most packets: of established connections by each method, both directions.
+proptest! {
+    /// The same of IPv6.
+    #[test]
+    fn a_glance_at_ipv6_reads_what_the_parser_reads(
+        protocol in prop_oneof![Just(6u8), Just(17), Just(132), Just(58), Just(44), Just(0)],
+        length in 0u16..120,
+        mapped in prop::bool::weighted(0.1),
+        mut bytes in vec(any::<u8>(), 60..160),
+    ) {
+        bytes[12..15].copy_from_slice(&[0x86, 0xdd, 0x60]);
+        bytes[18..21].copy_from_slice(&[(length >> 8) as u8, length as u8, protocol]);
+        if mapped {
+            bytes[22..34].copy_from_slice(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff]);
+        }
+        prop_assert!(Glance::of(&bytes).is_none());
+        let Some(glance) = Glance6::of_6(&bytes) else { return Ok(()) };
+        let headers = Headers::parse(&bytes).expect("it was accepted at a glance");
+        let Flow { protocol, src, dst } = headers.flow;
+        let words = [src.address.bits(), dst.address.bits()].map(|bits| [(bits >> 64) as u64, bits as u64]);
+        prop_assert_eq!(&glance.addresses[..], words.as_flattened());
+        prop_assert_eq!(glance.ports(), u64::from(src.port) << 48 | u64::from(dst.port) << 32 | u64::from(protocol.0) << 8);
+        prop_assert_eq!((glance.ip_len(), glance.tcp()), (headers.ip_len(), headers.tcp));
+        prop_assert!(headers.ttl(&bytes) > 1);
+    }
+}
+
+/// The express lane must be the way of most packets: of established connections by each method (IPv6: all but tunnels), both
+/// directions.
 #[test]
 fn packets_of_known_connections_take_it() {
-    for method in METHODS {
+    for (method, is_v4) in METHODS.into_iter().flat_map(|method| [(method, true), (method, false)]) {
+        if (method, is_v4) == (Method::Tun, false) {
+            continue;
+        }
+        let (client, vip, server) =
+            if is_v4 { (CLIENT4, VIP4, "10.0.0.1:8080") } else { (CLIENT6, VIP6, "[fd00::1]:8080") };
         let site = site(method, Tagging::Keep, Tunnel::Ipip, true);
-        let frames = |flags| from_client(&tcp(CLIENT4, VIP4, flags).payload([1, 2, 3]).bytes());
-        let datagram = from_client(&udp(CLIENT4, VIP4, &[7; 18]).bytes());
+        let frames = |flags| from_client(&tcp(client, vip, flags).payload([1, 2, 3]).bytes());
+        let datagram = from_client(&udp(client, vip, &[7; 18]).bytes());
         for first in [frames(SYN), frames(ACK), datagram.clone()] {
             assert!(site.express_by(&site.engine, &first).is_none(), "{method:?}: a new connection takes the long way");
             assert_eq!(site.forward_long(&site.engine, &first).0, Verdict::Transmit(SERVERS));
         }
         if method == Method::Nat {
-            let answer = from_server(1, &tcp("10.0.0.1:8080", CLIENT4, SYN | ACK).bytes());
+            let answer = from_server(1, &tcp(server, client, SYN | ACK).bytes());
             assert_eq!(site.forward(&answer).0, Verdict::Transmit(CLIENTS));
             assert_eq!(site.forward(&frames(ACK)).0, Verdict::Transmit(SERVERS));
         }
@@ -247,7 +293,7 @@ fn packets_of_known_connections_take_it() {
             verify(&bytes).unwrap();
         }
         if method == Method::Nat {
-            for answer in [tcp("10.0.0.1:8080", CLIENT4, ACK), udp("10.0.0.1:8080", CLIENT4, &[3; 18])] {
+            for answer in [tcp(server, client, ACK), udp(server, client, &[3; 18])] {
                 let (verdict, bytes) =
                     site.express_by(&site.engine, &from_server(1, &answer.bytes())).expect("it takes it");
                 assert_eq!(verdict, Verdict::Transmit(CLIENTS));

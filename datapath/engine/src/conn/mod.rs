@@ -18,7 +18,7 @@ mod timer;
 
 pub use entry::{Conn, Flags, Status};
 pub use fragment::{Fragments, Owner, PacketKey};
-pub(crate) use quick::Quick;
+pub(crate) use quick::{Quick, Quick6};
 pub(crate) use shift::Shift;
 pub use sweep::Sweep;
 pub use table::{ConnId, Full, NewConn, Table};

@@ -1,4 +1,4 @@
-//! An IPv4 entry as the express lane reads it: the words of its line as they stand.
+//! An entry as the express lane reads it: the words of its line (IPv6: of both) as they stand.
 //!
 //! Invariant: it says of an entry what [`Conn`](super::Conn) says of it, in fewer steps. What was read counts only if
 //! [`Quick::is_current`] says so afterwards. Nothing of it ends an entry or moves its state.
@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, fence};
 use crate::flow::Protocol;
 use crate::lines::WORDS;
 use crate::real::{Method, RealId};
-use crate::wire::{Glance, TcpFlags};
+use crate::wire::{Glance, Glance6, TcpFlags};
 
-use super::entry::{FLAGS_SHIFT, Flags, INBOUND_KEY, KEY4, LIVE, OUTBOUND_KEY, tail};
+use super::entry::{FLAGS_SHIFT, Flags, INBOUND_KEY, KEY4, KEY6, LIVE, OUTBOUND_KEY, tail};
 use super::shift::Shifts;
 use super::timer::Timer;
 use super::{Class, tcp};
@@ -30,16 +30,24 @@ const SERVERS: u64 = OUTBOUND_KEY & !0xff;
 
 /// The words of an entry, and the control word as it was first.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Quick<'t> {
-    words: &'t [AtomicU64; WORDS],
+pub(crate) struct Quick<'t, const N: usize = WORDS> {
+    words: &'t [AtomicU64; N],
     control: u64,
 }
 
-impl<'t> Quick<'t> {
+/// The same of an IPv6 entry.
+pub(crate) type Quick6<'t> = Quick<'t, { 2 * WORDS }>;
+
+impl<'t, const N: usize> Quick<'t, N> {
+    /// Where the words behind the key begin, the one with the ports is, and the one with the real server.
+    const TAIL: usize = if N == WORDS { KEY4 } else { KEY6 };
+    const PORTS: usize = if N == WORDS { 1 } else { 6 };
+    const REAL: usize = if N == WORDS { 2 } else { 7 };
+
     /// The entry as it is now, alive or not.
     #[inline(always)]
-    pub(super) fn load(words: &'t [AtomicU64; WORDS]) -> Self {
-        Quick { words, control: words[KEY4 + tail::CONTROL].load(Acquire) }
+    pub(super) fn load(words: &'t [AtomicU64; N]) -> Self {
+        Quick { words, control: words[Self::TAIL + tail::CONTROL].load(Acquire) }
     }
 
     #[inline(always)]
@@ -52,40 +60,93 @@ impl<'t> Quick<'t> {
     pub(crate) fn is_current(&self) -> bool {
         fence(Acquire);
         // The same to the last bit: who changed its state meanwhile may have changed what follows from it.
-        self.word(KEY4 + tail::CONTROL) == self.control
+        self.word(Self::TAIL + tail::CONTROL) == self.control
     }
 
-    /// Is it the living connection of this packet, and does that do no more to it than to start its timer again? Tells whether
-    /// the client has sent it; otherwise a NAT server has.
+    /// Is it a living connection in the state that it must have so that a packet does no more to it than to start its timer
+    /// again?
     #[inline(always)]
-    pub(crate) fn is_steady(&self, glance: &Glance) -> Option<bool> {
+    fn stands<A>(&self, glance: &Glance<A>) -> bool {
         let state = match glance.rest & KIND {
             PLAIN_TCP => tcp::State::Established as u32,
             UDP => super::state::FIRST as u32,
-            _ => return None,
+            _ => return false,
         };
-        if self.control as u32 & STANDING != LIVE as u32 | state {
-            return None;
-        }
-        let (own, ports) = (self.word(0), self.word(1));
-        if own == glance.addresses && (ports ^ glance.rest) & CLIENTS == 0 {
-            return Some(true);
-        }
+        self.control as u32 & STANDING == LIVE as u32 | state
+    }
+
+    /// Are these the ports of an answer to it, as far as ports and method tell?
+    #[inline(always)]
+    fn may_answer<A>(&self, ports: u64, glance: &Glance<A>) -> bool {
         let rest = glance.rest;
         let answers = rest << 16 >> 48 << 48 | rest >> 48 << 16 | rest & 0xff00;
-        let is_answer = (ports ^ answers) & SERVERS == 0
-            && self.word(2) >> 32 == glance.addresses >> 32
-            && own >> 32 == glance.addresses & 0xffff_ffff
+        (ports ^ answers) & SERVERS == 0
             && self.method_bits() == Method::Nat as u8
             // A server's datagram may assure the template.
-            && (!glance.is_udp() || self.word(KEY4 + tail::LINK) >> 32 == 0);
-        is_answer.then_some(false)
+            && (!glance.is_udp() || self.word(Self::TAIL + tail::LINK) >> 32 == 0)
     }
 
     /// [`Method`], in its bits.
     #[inline(always)]
     pub(crate) fn method_bits(&self) -> u8 {
         (self.control >> FLAGS_SHIFT) as u8 & 7
+    }
+
+    /// The real server.
+    #[inline(always)]
+    pub(crate) fn real(&self) -> RealId {
+        RealId(self.word(Self::REAL) as u32)
+    }
+
+    /// What NAT does to the checksums of its packets.
+    #[inline(always)]
+    pub(crate) fn shifts(&self) -> Shifts {
+        Shifts(self.word(Self::TAIL + tail::FREE))
+    }
+
+    /// The class of its timeouts.
+    #[inline(always)]
+    pub(crate) fn class(&self) -> Class {
+        Class::from_bits(self.word(Self::PORTS) as u8)
+    }
+
+    /// The way of the answers to the client, as a path's bits.
+    #[inline(always)]
+    pub(crate) fn reply_path(&self) -> u32 {
+        self.word(Self::TAIL + tail::REPLY) as u32
+    }
+
+    /// Its timer.
+    #[inline(always)]
+    pub(crate) fn timer(&self) -> Timer {
+        Timer(self.word(Self::TAIL + tail::TIME))
+    }
+
+    /// Its timer is another one now, if it is.
+    #[inline(always)]
+    pub(crate) fn set_timer(&self, old: Timer, new: Timer) {
+        if new != old {
+            self.words[Self::TAIL + tail::TIME].store(new.0, Relaxed);
+        }
+    }
+}
+
+impl Quick<'_> {
+    /// Is it the living connection of this packet, and does that do no more to it than to start its timer again? Tells whether
+    /// the client has sent it; otherwise a NAT server has.
+    #[inline(always)]
+    pub(crate) fn is_steady(&self, glance: &Glance) -> Option<bool> {
+        if !self.stands(glance) {
+            return None;
+        }
+        let (own, ports) = (self.word(0), self.word(1));
+        if own == glance.addresses && (ports ^ glance.rest) & CLIENTS == 0 {
+            return Some(true);
+        }
+        let is_answer = self.may_answer(ports, glance)
+            && self.word(2) >> 32 == glance.addresses >> 32
+            && own >> 32 == glance.addresses & 0xffff_ffff;
+        is_answer.then_some(false)
     }
 
     /// VIP and port.
@@ -99,42 +160,33 @@ impl<'t> Quick<'t> {
     pub(crate) fn server_end(&self) -> (u32, u16) {
         ((self.word(2) >> 32) as u32, (self.word(1) >> 16) as u16)
     }
+}
 
-    /// The real server.
+impl Quick6<'_> {
+    /// As for IPv4.
     #[inline(always)]
-    pub(crate) fn real(&self) -> RealId {
-        RealId(self.word(2) as u32)
-    }
-
-    /// What NAT does to the checksums of its packets.
-    #[inline(always)]
-    pub(crate) fn shifts(&self) -> Shifts {
-        Shifts(self.word(KEY4 + tail::FREE))
-    }
-
-    /// The class of its timeouts.
-    #[inline(always)]
-    pub(crate) fn class(&self) -> Class {
-        Class::from_bits(self.word(1) as u8)
-    }
-
-    /// The way of the answers to the client, as a path's bits.
-    #[inline(always)]
-    pub(crate) fn reply_path(&self) -> u32 {
-        self.word(KEY4 + tail::REPLY) as u32
-    }
-
-    /// Its timer.
-    #[inline(always)]
-    pub(crate) fn timer(&self) -> Timer {
-        Timer(self.word(KEY4 + tail::TIME))
-    }
-
-    /// Its timer is another one now, if it is.
-    #[inline(always)]
-    pub(crate) fn set_timer(&self, old: Timer, new: Timer) {
-        if new != old {
-            self.words[KEY4 + tail::TIME].store(new.0, Relaxed);
+    pub(crate) fn is_steady(&self, glance: &Glance6) -> Option<bool> {
+        if !self.stands(glance) {
+            return None;
         }
+        let ports = self.word(Self::PORTS);
+        let [a, b, c, d] = glance.addresses;
+        let are = |first: usize, high: u64, low: u64| self.word(first) == high && self.word(first + 1) == low;
+        if (ports ^ glance.rest) & CLIENTS == 0 && are(0, a, b) && are(2, c, d) {
+            return Some(true);
+        }
+        (self.may_answer(ports, glance) && are(4, a, b) && are(0, c, d)).then_some(false)
+    }
+
+    /// VIP and port.
+    #[inline(always)]
+    pub(crate) fn virtual_end(&self) -> ([u64; 2], u16) {
+        ([self.word(2), self.word(3)], (self.word(Self::PORTS) >> 32) as u16)
+    }
+
+    /// RIP (of NAT) and the port there.
+    #[inline(always)]
+    pub(crate) fn server_end(&self) -> ([u64; 2], u16) {
+        ([self.word(4), self.word(5)], (self.word(Self::PORTS) >> 16) as u16)
     }
 }

@@ -56,6 +56,12 @@ impl Slab {
         self.lines.all()
     }
 
+    /// Both lines of an IPv6 entry.
+    #[inline(always)]
+    pub(super) fn lines_of(&self, index: u32) -> Option<&[AtomicU64; 2 * WORDS]> {
+        self.lines.get_pair(index as usize * 2)
+    }
+
     /// An IPv4 entry, quickly.
     #[inline(always)]
     pub(super) fn quick(&self, index: u32) -> Option<Quick<'_>> {

@@ -19,14 +19,14 @@ pub(crate) use self::make::{End4, New4};
 pub use self::make::{Full, NewConn};
 
 use crate::flow::{Family, Flow, FlowHash, HashKey};
-use crate::lines::prefetch;
-use crate::wire::Glance;
+use crate::lines::{WORDS, prefetch};
+use crate::wire::{Glance, Glance6};
 
 use super::Side;
 use super::calls::Calls;
 use super::entry::{Conn, Flags};
 use super::index::Index;
-use super::quick::Quick;
+use super::quick::{Quick, Quick6};
 use super::slab::Slab;
 
 /// Number of a connection: bit 31 tells IPv6 from IPv4.
@@ -148,6 +148,29 @@ impl Table {
     #[inline(always)]
     pub(crate) fn quick(&self, id: ConnId) -> Option<Quick<'_>> {
         self.v4.quick(id.0)
+    }
+
+    /// What is probably the IPv6 connection of a hash, with the entry on the way into the cache.
+    #[inline(always)]
+    pub(crate) fn guess6(&self, hash: FlowHash) -> ConnId {
+        let id = ConnId(self.index.guesser()(hash));
+        if let Some(lines) = self.v6.lines_of(id.0 & !IPV6).filter(|_| id.0 & IPV6 != 0) {
+            prefetch(&lines[0]);
+            prefetch(&lines[WORDS]);
+        }
+        id
+    }
+
+    /// The IPv6 entry of a [guess](Table::guess6), if there is one of that number.
+    #[inline(always)]
+    pub(crate) fn quick6(&self, id: ConnId) -> Option<Quick6<'_>> {
+        self.v6.lines_of(id.0 & !IPV6).filter(|_| id.0 & IPV6 != 0).map(Quick6::load)
+    }
+
+    /// The hash of an IPv6 packet by [its words](crate::wire::Glance6).
+    #[inline(always)]
+    pub(crate) fn hash_of_6(&self, glance: &Glance6) -> FlowHash {
+        self.key.hash6(glance.addresses, glance.ports())
     }
 
     /// The hash of an IPv4 packet by [its words](crate::wire::Glance).

@@ -47,8 +47,8 @@ impl Candidate {
 /// What a batch counts together.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tally {
-    inbound: u64,
-    outbound: u64,
+    pub(super) inbound: u64,
+    pub(super) outbound: u64,
     wrapped: u64,
 }
 
@@ -235,14 +235,14 @@ impl Engine {
 
     /// The way to a real server that is in its list.
     #[inline(always)]
-    fn way_to(&self, real: Real<'_>) -> Option<(Resolved, &Exit)> {
+    pub(super) fn way_to(&self, real: Real<'_>) -> Option<(Resolved, &Exit)> {
         let reach = real.reach();
         if reach.is_available() { self.way_out(reach.path()) } else { None }
     }
 
     /// The way out by the bits of a path, if it leads to a known MAC and leaves untagged frames untagged.
     #[inline(always)]
-    fn way_out(&self, path: u32) -> Option<(Resolved, &Exit)> {
+    pub(super) fn way_out(&self, path: u32) -> Option<(Resolved, &Exit)> {
         let hop = self.shared.hops.resolved(path)?;
         if !hop.is_marked() {
             self.shared.hops.mark_used(HopId(path));

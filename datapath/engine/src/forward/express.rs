@@ -49,10 +49,22 @@ fn field(glance: &Glance) -> usize {
 /// a few look as if.)
 #[inline(always)]
 pub fn may_be_partial(bytes: &Headers4, glance: &Glance) -> bool {
-    // All sums are modulo 2^32 - 1, a multiple of 65,535, so that their words of 16 bits may stand in either half.
     let addresses = add((glance.addresses >> 32) as u32, glance.addresses as u32);
-    let rest = u32::from(glance.protocol().0) + glance.ip_len() as u32 + (0xffff - 20);
-    let difference = add(addresses, rest - u32::from(get_u16(bytes, field(glance))));
+    looks_partial(bytes, field(glance), addresses, glance, 20)
+}
+
+/// The same for a packet whose addresses have this sum and whose IP header this length.
+#[inline(always)]
+pub(super) fn looks_partial<A, const N: usize>(
+    bytes: &[u8; N],
+    field: usize,
+    addresses: u32,
+    glance: &Glance<A>,
+    header: u32,
+) -> bool {
+    // All sums are modulo 2^32 - 1, a multiple of 65,535, so that their words of 16 bits may stand in either half.
+    let rest = u32::from(glance.protocol().0) + glance.ip_len() as u32 + 0xffff - header;
+    let difference = add(addresses, rest - u32::from(get_u16(bytes, field)));
     // The sum is the checksum if they differ by a multiple of 65,535, which one multiplication tells: by the inverse of
     // that, multiples become small numbers.
     difference.wrapping_mul(INVERSE) <= u32::MAX / 0xffff
@@ -60,7 +72,7 @@ pub fn may_be_partial(bytes: &Headers4, glance: &Glance) -> bool {
 
 /// The sum modulo 2^32 - 1.
 #[inline(always)]
-fn add(a: u32, b: u32) -> u32 {
+pub(super) fn add(a: u32, b: u32) -> u32 {
     let (sum, carry) = a.overflowing_add(b);
     sum + u32::from(carry)
 }
@@ -142,15 +154,20 @@ fn translate(bytes: &mut Headers4, glance: &Glance, shift: Shift) {
     bytes[L3 + 8] -= 1;
     let ip = shifted(bytes, L3 + 10, shift.ip);
     bytes[L3 + 10..L3 + 12].copy_from_slice(&ip.to_ne_bytes());
-    let at = field(glance);
+    shift_payload(bytes, field(glance), glance.is_udp(), shift);
+}
+
+/// The checksum of TCP or UDP.
+#[inline(always)]
+pub(super) fn shift_payload<const N: usize>(bytes: &mut [u8; N], at: usize, is_udp: bool, shift: Shift) {
     let payload = shifted(bytes, at, shift.payload);
-    let payload = if payload == 0 && glance.is_udp() { 0xffff } else { payload };
+    let payload = if payload == 0 && is_udp { 0xffff } else { payload };
     bytes[at..at + 2].copy_from_slice(&payload.to_ne_bytes());
 }
 
 /// What a checksum becomes, in the order of bytes that it has in memory: sums do not depend on that.
 #[inline(always)]
-fn shifted(bytes: &Headers4, at: usize, shift: u16) -> u16 {
+fn shifted<const N: usize>(bytes: &[u8; N], at: usize, shift: u16) -> u16 {
     let (sum, carry) = (!u16::from_ne_bytes([bytes[at], bytes[at + 1]])).overflowing_add(shift);
     !(sum + u16::from(carry))
 }

@@ -7,6 +7,7 @@ pub mod checksum;
 pub mod crc32c;
 pub mod cut;
 pub mod express;
+pub mod express6;
 mod gre;
 mod gue;
 pub mod icmp;

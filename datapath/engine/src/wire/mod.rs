@@ -7,7 +7,7 @@ pub mod packet;
 pub mod sctp;
 pub mod sip;
 
-pub use glance::Glance;
+pub use glance::{Glance, Glance6};
 pub use headers::{Fragment, Headers, Tags, TcpFlags};
 pub use packet::Packet;
 pub use sctp::{SctpChunks, SctpEvent};

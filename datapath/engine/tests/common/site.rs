@@ -198,12 +198,18 @@ impl Site {
 
     /// Through the express lane; `None` if that leaves the packet alone.
     pub fn express_by(&self, engine: &Engine, frame: &[u8]) -> Option<(Verdict, Vec<u8>)> {
-        let mut candidate = engine.glance(frame)?;
-        engine.guess(std::slice::from_mut(&mut candidate));
+        let (mut four, mut six) = (engine.glance(frame), engine.glance6(frame));
+        assert!(four.is_none() || six.is_none(), "a packet has one family");
+        four.iter_mut().for_each(|candidate| engine.guess(std::slice::from_mut(candidate)));
+        six.iter_mut().for_each(|candidate| engine.guess6(candidate));
         let (mut chunk, mut tally) = (vec![0; 4096], Tally::default());
         chunk[HEADROOM..HEADROOM + frame.len()].copy_from_slice(frame);
         let mut lent = Frame::lend(0, HEADROOM as u32, frame.len() as u32, CLIENTS);
-        let port = engine.express(&mut chunk, &mut lent, &candidate, self.now, &mut tally);
+        let port = match (four, six) {
+            (Some(candidate), _) => engine.express(&mut chunk, &mut lent, &candidate, self.now, &mut tally),
+            (_, Some(candidate)) => engine.express6(&mut chunk, &lent, &candidate, self.now, &mut tally),
+            _ => None,
+        };
         engine.settle_tally(tally);
         let (_, start, len) = lent.give_back();
         let packet = &chunk[start as usize..(start + len) as usize];

@@ -1,0 +1,108 @@
+//! The express lane of IPv6, which fewer packets take than IPv4's: those of connections by direct routing and NAT.
+//!
+//! It is a lane of its own beside [`express`](super::express), with the same passes and the same invariant (`tests/express.rs`
+//! compares it with the long way, too), so that neither waits for what only the other needs.
+
+use super::{Engine, Tally};
+use crate::conn::{ConnId, Quick6, Slot, tcp};
+use crate::flow::FlowHash;
+use crate::forward::express6::{self, Headers6};
+use crate::hop::Port;
+use crate::real::{Method, Real};
+use crate::rings::Frame;
+use crate::time::Now;
+use crate::wire::Glance6;
+
+/// An IPv6 packet in the express lane.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate6 {
+    glance: Glance6,
+    hash: FlowHash,
+    /// The connection that is probably its own.
+    conn: ConnId,
+}
+
+impl Engine {
+    /// Pass 1: is the frame one for this lane? Its bucket is then on the way.
+    #[inline(always)]
+    pub fn glance6(&self, frame: &[u8]) -> Option<Candidate6> {
+        let glance = Glance6::of_6(frame)?;
+        let hash = self.shared.table.hash_of_6(&glance);
+        self.shared.table.touch(hash);
+        Some(Candidate6 { glance, hash, conn: ConnId::NONE })
+    }
+
+    /// Pass 2: whose is it? The entry is then on the way.
+    #[inline(always)]
+    pub fn guess6(&self, candidate: &mut Candidate6) {
+        candidate.conn = self.shared.table.guess6(candidate.hash);
+    }
+
+    /// Pass 3: as [`Engine::express`].
+    #[inline(always)]
+    pub fn express6(
+        &self,
+        chunk: &mut [u8],
+        frame: &Frame,
+        candidate: &Candidate6,
+        now: Now,
+        tally: &mut Tally,
+    ) -> Option<Port> {
+        let glance = &candidate.glance;
+        let conn = self.shared.table.quick6(candidate.conn)?;
+        let from_client = conn.is_steady(glance)?;
+        let start = frame.start();
+        let bytes: &mut Headers6 = chunk.get_mut(start..start + size_of::<Headers6>())?.first_chunk_mut()?;
+        let timer = conn.timer();
+        if timer.is_over(now) || self.snapshot.may_be_partial() && express6::may_be_partial(bytes, glance) {
+            return None;
+        }
+        let slot = if glance.is_udp() { Slot::UDP } else { Slot::tcp(tcp::State::Established) };
+        let restarted = timer.restarted(now, self.shared.timeouts.get(conn.class(), slot), from_client);
+        let port = if from_client {
+            let port = self.express6_in(bytes, glance, &conn, self.shared.arena.get(conn.real()))?;
+            self.counters.real_in(conn.real(), glance.ip_len());
+            tally.inbound += 1;
+            port
+        } else {
+            let port = self.express6_out(bytes, glance, &conn)?;
+            self.counters.real_out(conn.real(), glance.ip_len());
+            tally.outbound += 1;
+            port
+        };
+        conn.set_timer(timer, restarted);
+        Some(port)
+    }
+
+    /// A client's packet to its real server.
+    #[inline(always)]
+    fn express6_in(&self, bytes: &mut Headers6, glance: &Glance6, conn: &Quick6<'_>, real: Real<'_>) -> Option<Port> {
+        let (hop, exit) = self.way_to(real)?;
+        let is_nat = match Method::from_bits(conn.method_bits())? {
+            Method::Dr => false,
+            Method::Nat => true,
+            Method::Tun | Method::Bypass => return None,
+        };
+        let server = conn.server_end();
+        let fits = glance.ip_len() <= real.mtu() && (!is_nat || express6::has_checksum(bytes, glance));
+        (fits && conn.is_current()).then_some(())?;
+        match is_nat {
+            true => express6::nat_in(bytes, glance, server, conn.shifts().inbound()),
+            false => express6::pass(bytes),
+        }
+        hop.address(exit, express6::macs(bytes));
+        Some(exit.port)
+    }
+
+    /// A real server's answer to its client, by NAT.
+    #[inline(always)]
+    fn express6_out(&self, bytes: &mut Headers6, glance: &Glance6, conn: &Quick6<'_>) -> Option<Port> {
+        let (hop, exit) = self.way_out(conn.reply_path())?;
+        let virtual_end = conn.virtual_end();
+        let may = glance.ip_len() <= exit.mtu as usize && express6::has_checksum(bytes, glance);
+        (may && conn.is_current()).then_some(())?;
+        express6::nat_out(bytes, glance, virtual_end, conn.shifts().outbound());
+        hop.address(exit, express6::macs(bytes));
+        Some(exit.port)
+    }
+}
