@@ -192,9 +192,9 @@ impl<R: Rings> Worker<R> {
 
     /// Pass 3 for a packet that is not one for IPv4's express lane.
     #[inline(never)]
-    fn forward_other(&mut self, frame: Frame, other: Option<Other>, now: Now, tally: &mut Tally) {
+    fn forward_other(&mut self, mut frame: Frame, other: Option<Other>, now: Now, tally: &mut Tally) {
         if let Some(Other::Six(candidate)) = &other
-            && let Some(port) = self.engine.express6(self.rings.chunk(&frame), &frame, candidate, now, tally)
+            && let Some(port) = self.engine.express6(self.rings.chunk(&frame), &mut frame, candidate, now, tally)
         {
             return self.queue(port, frame);
         }

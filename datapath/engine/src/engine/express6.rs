@@ -1,17 +1,22 @@
-//! The express lane of IPv6, which fewer packets take than IPv4's: those of connections by direct routing and NAT.
+//! The express lane of IPv6, which fewer packets take than IPv4's.
 //!
 //! It is a lane of its own beside [`express`](super::express), with the same passes and the same invariant (`tests/express.rs`
 //! compares it with the long way, too), so that neither waits for what only the other needs.
 
 use super::{Engine, Tally};
 use crate::conn::{ConnId, Quick6, Slot, tcp};
-use crate::flow::FlowHash;
+use crate::flow::{Family, FlowHash};
 use crate::forward::express6::{self, Headers6};
 use crate::hop::Port;
 use crate::real::{Method, Real};
 use crate::rings::Frame;
 use crate::time::Now;
+use crate::tunnel::Tunnel;
 use crate::wire::Glance6;
+use crate::wire::glance::L3;
+
+/// Ways that a tunnel may take, in bytes: none so narrow that it is refused, none wider than a packet's length can tell.
+const TUNNEL_MTU: std::ops::Range<usize> = 1280 + express6::OUTER..1 << 16;
 
 /// An IPv6 packet in the express lane.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +48,7 @@ impl Engine {
     pub fn express6(
         &self,
         chunk: &mut [u8],
-        frame: &Frame,
+        frame: &mut Frame,
         candidate: &Candidate6,
         now: Now,
         tally: &mut Tally,
@@ -60,7 +65,19 @@ impl Engine {
         let slot = if glance.is_udp() { Slot::UDP } else { Slot::tcp(tcp::State::Established) };
         let restarted = timer.restarted(now, self.shared.timeouts.get(conn.class(), slot), from_client);
         let port = if from_client {
-            let port = self.express6_in(bytes, glance, &conn, self.shared.arena.get(conn.real()))?;
+            let real = self.shared.arena.get(conn.real());
+            let port = match Method::from_bits(conn.method_bits())? {
+                Method::Dr => self.express6_dr(bytes, glance, &conn, real)?,
+                Method::Nat => self.express6_nat(bytes, glance, &conn, real)?,
+                Method::Tun => {
+                    let start = start.checked_sub(express6::OUTER)?;
+                    let bytes = chunk.get_mut(start..start + size_of::<Headers6>())?.first_chunk_mut()?;
+                    let port = self.express6_tun(bytes, glance, &conn, real, now)?;
+                    frame.set_packet(start, L3 + express6::OUTER + glance.ip_len());
+                    port
+                }
+                Method::Bypass => return None,
+            };
             self.counters.real_in(conn.real(), glance.ip_len());
             tally.inbound += 1;
             port
@@ -74,22 +91,45 @@ impl Engine {
         Some(port)
     }
 
-    /// A client's packet to its real server.
+    /// A client's packet to its real server by direct routing.
     #[inline(always)]
-    fn express6_in(&self, bytes: &mut Headers6, glance: &Glance6, conn: &Quick6<'_>, real: Real<'_>) -> Option<Port> {
+    fn express6_dr(&self, bytes: &mut Headers6, glance: &Glance6, conn: &Quick6<'_>, real: Real<'_>) -> Option<Port> {
         let (hop, exit) = self.way_to(real)?;
-        let is_nat = match Method::from_bits(conn.method_bits())? {
-            Method::Dr => false,
-            Method::Nat => true,
-            Method::Tun | Method::Bypass => return None,
-        };
+        (glance.ip_len() <= real.mtu() && conn.is_current()).then_some(())?;
+        express6::pass(bytes);
+        hop.address(exit, express6::macs(bytes));
+        Some(exit.port)
+    }
+
+    /// By NAT.
+    #[inline(always)]
+    fn express6_nat(&self, bytes: &mut Headers6, glance: &Glance6, conn: &Quick6<'_>, real: Real<'_>) -> Option<Port> {
+        let (hop, exit) = self.way_to(real)?;
         let server = conn.server_end();
-        let fits = glance.ip_len() <= real.mtu() && (!is_nat || express6::has_checksum(bytes, glance));
+        let fits = glance.ip_len() <= real.mtu() && express6::has_checksum(bytes, glance);
         (fits && conn.is_current()).then_some(())?;
-        match is_nat {
-            true => express6::nat_in(bytes, glance, server, conn.shifts().inbound()),
-            false => express6::pass(bytes),
-        }
+        express6::nat_in(bytes, glance, server, conn.shifts().inbound());
+        hop.address(exit, express6::macs(bytes));
+        Some(exit.port)
+    }
+
+    /// By a tunnel, if it is IP in IP over IPv6 and wide enough; the bytes begin with the room for its header.
+    #[inline(always)]
+    fn express6_tun(
+        &self,
+        bytes: &mut Headers6,
+        glance: &Glance6,
+        conn: &Quick6<'_>,
+        real: Real<'_>,
+        now: Now,
+    ) -> Option<Port> {
+        let (hop, exit) = self.way_to(real)?;
+        let (source, server) = (real.source()?, real.endpoint().address);
+        let is_plain = real.tunnel() == Tunnel::Ipip && server.family() == Family::Inet6;
+        let (len, mtu) = (glance.ip_len(), real.path_mtu(now));
+        let fits = len + express6::OUTER <= mtu && TUNNEL_MTU.contains(&mtu);
+        (is_plain && fits && conn.is_current()).then_some(())?;
+        express6::wrap(bytes, len, source, server);
         hop.address(exit, express6::macs(bytes));
         Some(exit.port)
     }

@@ -3,6 +3,7 @@
 //! Invariant: as [`express`](super::express) has it for IPv4.
 
 use crate::conn::Shift;
+use crate::flow::{Address, Protocol};
 use crate::wire::glance::{L3, L4_OF_6 as L4};
 use crate::wire::{Glance6, put_u16};
 
@@ -10,6 +11,9 @@ use super::express::{add, looks_partial, shift_payload};
 
 /// The bytes that a rewrite touches: from the link header to the end of TCP's without options.
 pub type Headers6 = [u8; L4 + 20];
+
+/// Length of an outer header.
+pub const OUTER: usize = 40;
 
 /// Where the checksum of the payload stands.
 #[inline(always)]
@@ -66,4 +70,20 @@ pub(crate) fn nat_out(bytes: &mut Headers6, glance: &Glance6, from: ([u64; 2], u
 fn write(bytes: &mut Headers6, at: usize, [high, low]: [u64; 2]) {
     bytes[at..at + 8].copy_from_slice(&high.to_be_bytes());
     bytes[at + 8..at + 16].copy_from_slice(&low.to_be_bytes());
+}
+
+/// Takes one hop off the packet inside, which has `len` bytes and begins behind the room for the outer header, and writes that
+/// (see [`tun`](super::tun)) and the type of what follows the link header.
+#[inline(always)]
+pub fn wrap(bytes: &mut Headers6, len: usize, source: Address, server: Address) {
+    let inside = L3 + OUTER;
+    bytes[inside + 7] -= 1;
+    let class = bytes[inside] << 4 | bytes[inside + 1] >> 4;
+    let class = if class & 3 == 3 { class & !3 | 2 } else { class };
+    let (version, ttl) = (6 << 60 | u64::from(class) << 52, u64::from(bytes[inside + 7]));
+    let first = version | (len as u64) << 16 | u64::from(Protocol::IPV6.0) << 8 | ttl;
+    put_u16(bytes, L3 - 2, 0x86dd);
+    bytes[L3..L3 + 8].copy_from_slice(&first.to_be_bytes());
+    bytes[L3 + 8..L3 + 24].copy_from_slice(&source.octets16());
+    bytes[L3 + 24..L3 + 40].copy_from_slice(&server.octets16());
 }

@@ -74,7 +74,7 @@ impl Glance6 {
         if !fits || way as u8 <= 1 {
             return None;
         }
-        let addresses = [22, 30, 38, 46].map(|at| be64(fixed, at));
+        let addresses = [be64(fixed, 22), be64(fixed, 30), be64(fixed, 38), be64(fixed, 46)];
         // A mapped address is none on a wire.
         let is_mapped = |high: u64, low: u64| high == 0 && low >> 32 == MAPPED >> 32;
         if is_mapped(addresses[0], addresses[1]) || is_mapped(addresses[2], addresses[3]) {

@@ -207,7 +207,7 @@ impl Site {
         let mut lent = Frame::lend(0, HEADROOM as u32, frame.len() as u32, CLIENTS);
         let port = match (four, six) {
             (Some(candidate), _) => engine.express(&mut chunk, &mut lent, &candidate, self.now, &mut tally),
-            (_, Some(candidate)) => engine.express6(&mut chunk, &lent, &candidate, self.now, &mut tally),
+            (_, Some(candidate)) => engine.express6(&mut chunk, &mut lent, &candidate, self.now, &mut tally),
             _ => None,
         };
         engine.settle_tally(tally);
