@@ -290,7 +290,7 @@ fn likely(meta: u64, hash: u64) -> u64 {
 /// The first of these slots; without one, any.
 #[inline(always)]
 fn first_of(likely: u64) -> usize {
-    likely.trailing_zeros() as usize / 8 & (WORDS - 1)
+    (likely.trailing_zeros() as usize / 8) & (WORDS - 1)
 }
 
 #[inline]

@@ -94,7 +94,7 @@ mod tests {
         /// What a shift makes of a checksum is what the translated packet's words add up to, whatever the words.
         #[test]
         fn a_shift_is_the_difference((old, new) in any::<bool>().prop_flat_map(|v4| (end(v4), end(v4))), rest: u16) {
-            let words = |end: Endpoint, rest: u16| u64::from(sum(end.address)) as u64 + u64::from(end.port) + u64::from(rest);
+            let words = |end: Endpoint, rest: u16| sum(end.address) + u64::from(end.port) + u64::from(rest);
             for (from, to, shift) in [
                 (old, new, Shifts::between(old, new).inbound()),
                 (new, old, Shifts::between(old, new).outbound()),
