@@ -14,6 +14,7 @@
 mod bound;
 mod bypass;
 mod cull;
+mod debts;
 mod errors;
 mod express;
 mod fragments;
@@ -34,6 +35,7 @@ use std::sync::Arc;
 
 use self::bound::Bound;
 pub use self::cull::Cull;
+use self::debts::Debts;
 use self::errors::Budget;
 pub use self::express::{Candidate, Ready, Tally};
 pub(crate) use self::open::request;
@@ -94,6 +96,8 @@ pub struct Engine {
     interface: Cell<u32>,
     /// The last next hop of a client that was asked for.
     last_hop: Cell<Option<((InterfaceId, Address), HopId)>>,
+    /// Keys that connections of this batch owe.
+    debts: Debts,
     /// Packets that may still open a connection before the next one is dropped, under pressure.
     pressure: Cell<u32>,
 }
@@ -120,6 +124,7 @@ impl Engine {
             worker,
             interface: Cell::new(0),
             last_hop: Cell::new(None),
+            debts: Debts::default(),
             pressure: Cell::new(0),
         }
     }
