@@ -14,6 +14,7 @@
 mod bound;
 mod bypass;
 mod cull;
+mod debts;
 mod errors;
 mod express;
 mod express6;
@@ -35,6 +36,7 @@ use std::sync::Arc;
 
 use self::bound::Bound;
 pub use self::cull::Cull;
+use self::debts::Debts;
 use self::errors::Budget;
 pub use self::express::{Candidate, Tally};
 pub use self::express6::Candidate6;
@@ -96,6 +98,8 @@ pub struct Engine {
     interface: Cell<u32>,
     /// The last next hop of a client that was asked for.
     last_hop: Cell<Option<((InterfaceId, Address), HopId)>>,
+    /// Keys that connections of this batch owe.
+    debts: Debts,
     /// Packets that may still open a connection before the next one is dropped, under pressure.
     pressure: Cell<u32>,
 }
@@ -122,6 +126,7 @@ impl Engine {
             worker,
             interface: Cell::new(0),
             last_hop: Cell::new(None),
+            debts: Debts::default(),
             pressure: Cell::new(0),
         }
     }

@@ -12,6 +12,8 @@
 //!   Engine::glance       (each frame)  wire::Glance::of, flow::HashKey::hash4, conn::Table::touch
 //!   Engine::guess        (each frame)  conn::Table::guess
 //!   Engine::express      (each frame)  packets of known connections that nothing special happens to: nearly all
+//!     Engine::welcome                  or the first packet of a new one: service -> scheduler -> conn::Table::insert4
+//!   Engine::settle_tally               what the batch has counted together, and keys that its connections owe
 //! ```
 //!
 //! What is left over goes the long way:

@@ -10,13 +10,15 @@ use common::site::*;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use xvs_engine::drop::DropReason;
-use xvs_engine::engine::Verdict;
+use xvs_engine::engine::{Tally, Verdict};
 use xvs_engine::flow::{Family, Protocol};
 use xvs_engine::hop::InterfaceId;
 use xvs_engine::mark::{Marks, Prefix, Rule};
 use xvs_engine::real::{Method, RealId};
+use xvs_engine::rings::memory::HEADROOM;
 use xvs_engine::sched::Builtin;
 use xvs_engine::service::{Persistence, Policy, Service, ServiceKey};
+use xvs_engine::wire::Packet;
 
 /// Real servers of each service.
 const SERVERS_EACH: u32 = 3;
@@ -233,5 +235,46 @@ proptest! {
             prop_assert_eq!(by_the_short_way, by_the_long_way, "{:?}", event);
             prop_assert_eq!(state(&fast), state(&slow), "{:?}", event);
         }
+    }
+}
+
+/// A worker takes the short way for what it is made for; the same packet twice in a batch makes one connection; and when the
+/// batch has ended the answers find it.
+#[test]
+fn a_batch_makes_a_connection_once() {
+    for method in [Method::Nat, Method::Dr, Method::Tun] {
+        let site = Site::with_service(method, 8080);
+        for (number, frame) in [tcp(CLIENT4, VIP4, SYN), udp(CLIENT4, VIP4, &[7; 18])].into_iter().enumerate() {
+            let frame = from_client(&frame.bytes());
+            let mut candidates = [(); 2].map(|()| site.engine.glance(&frame).expect("it is one of most"));
+            site.engine.guess(&mut candidates);
+            for candidate in &candidates {
+                let mut chunk = vec![0; 4096];
+                chunk[HEADROOM..HEADROOM + frame.len()].copy_from_slice(&frame);
+                let mut packet = Packet::new(&mut chunk, HEADROOM, HEADROOM + frame.len()).unwrap();
+                let verdict = site.engine.forward_seen(&mut packet, candidate, site.now);
+                assert_eq!(verdict, Verdict::Transmit(SERVERS));
+                verify(packet.bytes()).unwrap();
+            }
+            let answer = from_server(
+                1,
+                &[tcp("10.0.0.1:8080", CLIENT4, SYN | ACK), udp("10.0.0.1:8080", CLIENT4, b"a")][number].bytes(),
+            );
+            if method == Method::Nat {
+                assert_ne!(
+                    site.forward_long(&site.engine, &answer).0,
+                    Verdict::Transmit(CLIENTS),
+                    "nobody can answer yet"
+                );
+            }
+            site.engine.settle_tally(Tally::default());
+            assert_eq!(site.shared.table.len(), 1 + number as u32);
+            if method == Method::Nat {
+                let (verdict, bytes) = site.forward_long(&site.engine, &answer);
+                assert_eq!(verdict, Verdict::Transmit(CLIENTS));
+                verify(&bytes).unwrap();
+            }
+        }
+        assert_eq!(site.engine.counters().opened.get(), 2);
     }
 }

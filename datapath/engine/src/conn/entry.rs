@@ -12,8 +12,11 @@
 //! counts are settled by it when the entry is free again and perhaps another connection's.
 
 pub(super) mod birth;
+mod flags;
 
 use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, fence};
+
+pub use self::flags::{Flags, Status};
 
 use crate::flow::{Address, Endpoint, Family, Flow, Protocol};
 use crate::lines::WORDS;
@@ -24,71 +27,11 @@ use super::{Side, state};
 
 /// The entry is in use.
 pub(super) const LIVE: u64 = 1 << 31;
+/// Its answers' key is still to be entered, by the worker that made it. Who ends it before leaves the entry to that one.
+pub(super) const OWED: u64 = 1 << 30;
 const STATE_SHIFT: u32 = 0;
 pub(super) const FLAGS_SHIFT: u32 = 8;
 const GENERATION_SHIFT: u32 = 32;
-
-/// Flags of a connection; the numbers are IPVS's own.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Flags(pub u16);
-
-impl Flags {
-    /// No packet from the real server was seen, or can be.
-    pub const NO_OUTPUT: u16 = 0x0080;
-    /// Does not count as active.
-    pub const INACTIVE: u16 = 0x0100;
-    /// A template of persistence.
-    pub const TEMPLATE: u16 = 0x1000;
-    /// A template of a service that schedules each packet by itself; or a note for answers to such packets, which is found
-    /// by them alone and counts nowhere.
-    pub const ONE_PACKET: u16 = 0x2000;
-
-    /// Flags of a note for answers.
-    pub fn note() -> Self {
-        Flags(Method::Nat as u16 | Self::INACTIVE | Self::ONE_PACKET)
-    }
-
-    /// A template that leads nowhere any more and waits for its end. (Ours: IPVS gives it ports that nobody asks for.)
-    pub const RETIRED: u16 = 0x4000;
-
-    /// Flags of a template that leads to a server of this method.
-    pub fn template(method: Method) -> Self {
-        Flags(method as u16 | Self::INACTIVE | Self::TEMPLATE)
-    }
-
-    /// Flags of a new connection by this method.
-    pub fn new(method: Method) -> Self {
-        let one_way = if method == Method::Nat { 0 } else { Self::NO_OUTPUT };
-        Flags(method as u16 | Self::INACTIVE | one_way)
-    }
-
-    /// Is this flag set?
-    #[inline]
-    pub const fn has(self, flag: u16) -> bool {
-        self.0 & flag != 0
-    }
-
-    /// With this flag set or cleared.
-    #[inline]
-    pub const fn with(self, flag: u16, set: bool) -> Self {
-        Flags(if set { self.0 | flag } else { self.0 & !flag })
-    }
-
-    /// The forwarding method that the connection was made with.
-    #[inline]
-    pub fn method(self) -> Method {
-        Method::from_bits(self.0 as u8).unwrap_or(Method::Dr)
-    }
-}
-
-/// State and flags of a connection at one moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Status {
-    /// The protocol's state number; 0 where it has only one.
-    pub state: u8,
-    /// Flags.
-    pub flags: Flags,
-}
 
 /// Words behind the key, for both families.
 pub(super) mod tail {
@@ -376,6 +319,11 @@ impl<'t> Conn<'t> {
         (self.tail(tail::REPLY).load(Relaxed) >> 32) as u32
     }
 
+    /// Is its answers' key still to be entered? Of one that was ended here: was it?
+    pub(super) fn is_owed(&self) -> bool {
+        self.control & OWED != 0
+    }
+
     /// Has the client not yet shown that it is there?
     pub(super) fn is_half_open(&self) -> bool {
         state::is_half_open(self.protocol(), self.status().state)
@@ -386,7 +334,7 @@ impl<'t> Conn<'t> {
         // Read while it lives, if it does: it counts only if the exchange below finds the same generation.
         let link = self.tail(tail::LINK).load(Relaxed);
         loop {
-            let dead = (self.control >> GENERATION_SHIFT).wrapping_add(1) << GENERATION_SHIFT;
+            let dead = (self.control >> GENERATION_SHIFT).wrapping_add(1) << GENERATION_SHIFT | self.control & OWED;
             match self.tail(tail::CONTROL).compare_exchange(self.control, dead, Relaxed, Relaxed) {
                 Ok(_) => {
                     self.control = link >> 32 << 32 | self.control & 0xffff_ffff & !LIVE;

@@ -250,10 +250,11 @@ impl Engine {
         Some((hop, self.snapshot.exit(hop.interface())?))
     }
 
-    /// Counts what a batch has counted together.
+    /// The end of a batch: counts what it has counted together, and does what it has put off.
     #[inline]
     pub fn settle_tally(&self, tally: Tally) {
         self.counters.inbound.add(tally.inbound);
         self.counters.outbound.add(tally.outbound);
+        self.pay_debts();
     }
 }

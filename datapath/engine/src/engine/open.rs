@@ -288,6 +288,7 @@ impl Engine {
             Full::Calls => return Err(DropReason::CallsFull), // no connection has what is missing
             Full::Entries => {}
         }
+        self.pay_debts(); // so that whoever gives way gives its entry back
         let table = &self.shared.table;
         let evicted = table.evict(family, |conn| {
             self.shared.settle(conn);

@@ -72,13 +72,13 @@ impl Engine {
         self.counters.real_conn(id);
         let port = if server.port == 0 { vip.port } else { server.port };
         let end = End4 { address: server.address.low32(), port };
-        let (mut answers, mut reply_path) = (None, Path::NoRoute);
-        if method == Method::Nat {
+        let (mut answers, mut reply_path) = (FlowHash::default(), Path::NoRoute);
+        let is_nat = method == Method::Nat;
+        if is_nat {
             let (addresses, ports) = New4::answers(glance.addresses, glance.ports(), end);
-            let theirs = table.hash4(addresses, ports);
-            table.touch(theirs);
+            answers = table.hash4(addresses, ports);
+            table.touch(answers);
             reply_path = self.path_to(client.address);
-            answers = Some(theirs);
         }
         let flags = Flags::new(method);
         let side = if flags.has(Flags::NO_OUTPUT) { Side::InOnly } else { Side::In };
@@ -94,12 +94,12 @@ impl Engine {
             reply_path,
             class: terms.class(),
         };
-        let id = match table.insert4(&new, hash, answers, now) {
+        let id = match table.insert4(&new, hash, is_nat, now) {
             Ok(id) => id,
             Err(full) => {
                 // A copy, so that what it is copied from need not be in memory.
                 let again = new;
-                match self.insert_again(full, Family::Inet, move |table| table.insert4(&again, hash, answers, now)) {
+                match self.insert_again(full, Family::Inet, move |table| table.insert4(&again, hash, is_nat, now)) {
                     Ok(id) => id,
                     Err(reason) => return Some(Err(reason)),
                 }
@@ -107,6 +107,9 @@ impl Engine {
         };
         real.bind_as(step.active);
         drop(turn);
+        if is_nat {
+            self.owe(id, answers);
+        }
         self.counters.opened.add(1);
         Some(match self.express_new(packet, glance, id, now) {
             Some(port) => Ok(Verdict::Transmit(port)),

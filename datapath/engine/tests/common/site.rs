@@ -190,6 +190,7 @@ impl Site {
                 chunk[HEADROOM..HEADROOM + frame.len()].copy_from_slice(frame);
                 let mut packet = Packet::new(&mut chunk, HEADROOM, HEADROOM + frame.len()).unwrap();
                 let verdict = engine.forward_seen(&mut packet, &candidate, self.now);
+                engine.settle_tally(Tally::default());
                 (verdict, packet.bytes().to_vec())
             }
             None => self.forward_long(engine, frame),

@@ -3,9 +3,9 @@
 //! Invariant: nobody sees the new connection before it lives, and who still believes in the one before notices. IPv4's own
 //! way ([`write4`]) writes what the general one writes.
 
-use std::sync::atomic::{Ordering::Relaxed, Ordering::Release, fence};
+use std::sync::atomic::{Ordering::AcqRel, Ordering::Relaxed, Ordering::Release, fence};
 
-use super::{Conn, FLAGS_SHIFT, Flags, GENERATION_SHIFT, KEY4, LIVE, TEMPLATE_BIT, tail};
+use super::{Conn, FLAGS_SHIFT, Flags, GENERATION_SHIFT, KEY4, LIVE, OWED, TEMPLATE_BIT, tail};
 use crate::conn::shift::Shifts;
 use crate::conn::table::{New4, NewConn};
 use crate::conn::timer;
@@ -64,9 +64,9 @@ impl Conn<'_> {
 }
 
 /// As [`Conn::prepare`], for an IPv4 connection without a parent whose first packet counts already. Gives what
-/// [`publish4`] is told.
+/// [`publish4`] is told. `owed`: the answers' key will be entered later.
 #[inline(always)]
-pub(in crate::conn) fn write4(words: &Line, new: &New4, now: Now) -> u64 {
+pub(in crate::conn) fn write4(words: &Line, new: &New4, owed: bool, now: Now) -> u64 {
     let before = words[KEY4 + tail::CONTROL].load(Relaxed);
     fence(Release);
     words[0].store(new.addresses, Relaxed);
@@ -81,11 +81,19 @@ pub(in crate::conn) fn write4(words: &Line, new: &New4, now: Now) -> u64 {
     words[KEY4 + tail::REPLY].store(u64::from(new.service) << 32 | u64::from(new.reply_path.bits()), Relaxed);
     words[KEY4 + tail::LINK].store(Conn::link_to(None), Relaxed);
     let status = u64::from(new.status.flags.0) << FLAGS_SHIFT | u64::from(new.status.state);
-    before >> GENERATION_SHIFT << GENERATION_SHIFT | LIVE | status
+    before >> GENERATION_SHIFT << GENERATION_SHIFT | LIVE | if owed { OWED } else { 0 } | status
 }
 
 /// As [`Conn::publish`].
 #[inline(always)]
 pub(in crate::conn) fn publish4(words: &Line, control: u64) {
     words[KEY4 + tail::CONTROL].store(control, Release);
+}
+
+/// The key that the entry owed is entered, or given up. False if the connection was ended meanwhile: then the entry is the
+/// caller's.
+#[inline(always)]
+pub(in crate::conn) fn pay4(words: &Line) -> bool {
+    // The bit is there: nobody else takes it away.
+    words[KEY4 + tail::CONTROL].fetch_sub(OWED, AcqRel) & LIVE != 0
 }

@@ -46,6 +46,9 @@ impl Table {
             self.index.remove(hash, conn.id().0);
             self.forget_call(conn);
         }
+        if conn.is_owed() {
+            return; // who owes the answers' key gives the entry back
+        }
         if let Some(reply) = conn.reply_flow() {
             self.index.remove(self.hash(&reply), conn.id().0);
         }

@@ -1,6 +1,11 @@
 //! Making connections, templates and notes.
 //!
-//! Invariant: an entry stands in the index before it lives, and whoever did not get all that it needs leaves nothing behind.
+//! A new NAT connection has two keys, in two buckets that nobody can know before its server is chosen. The second one, of
+//! the answers, may be owed for a moment ([`Table::insert4`]): until the packets of a batch are sent there is none to
+//! answer, and its bucket has the time to come.
+//!
+//! Invariant: an entry stands in the index before it lives, but for a key that it owes; an entry that owes one is not
+//! given back before the one who owes it has seen that; and whoever did not get all that it needs leaves nothing behind.
 //! Not here: whether a connection may be made, and that nobody else makes the same one; the caller sees to both.
 
 use std::sync::atomic::Ordering::Relaxed;
@@ -9,7 +14,7 @@ use super::{ConnId, Table};
 use crate::conn::Side;
 use crate::conn::entry::{Conn, Flags, Status, birth};
 use crate::conn::slab::Slab;
-use crate::flow::{Address, Endpoint, Family, Flow, FlowHash, Protocol};
+use crate::flow::{Endpoint, Family, Flow, FlowHash};
 use crate::real::{Method, Path, RealId};
 use crate::time::Now;
 
@@ -65,16 +70,6 @@ impl New4 {
     }
 }
 
-impl New4 {
-    /// The flow of the server's answers.
-    fn answers_flow(&self) -> Flow {
-        let end = |address: u32, port: u16| Endpoint::new(Address::v4(address.to_be_bytes()), port);
-        let client = end((self.addresses >> 32) as u32, (self.ports >> 48) as u16);
-        let protocol = Protocol((self.ports >> 8) as u8);
-        Flow { protocol, src: end(self.server.address, self.server.port), dst: client }
-    }
-}
-
 /// An IPv4 address and a port.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct End4 {
@@ -111,33 +106,43 @@ impl Table {
         self.enter(new, hash, answers.as_ref(), now)
     }
 
-    /// Makes an IPv4 connection under the hash of its client's flow and, of NAT, that of the answers. As for
-    /// [`insert`](Table::insert).
+    /// Makes an IPv4 connection under the hash of its client's flow. As for [`insert`](Table::insert). `owed`: the caller
+    /// will soon [enter](Table::enter_answers) the answers' key.
     #[inline(always)]
-    pub(crate) fn insert4(
-        &self,
-        new: &New4,
-        hash: FlowHash,
-        answers: Option<FlowHash>,
-        now: Now,
-    ) -> Result<ConnId, Full> {
+    pub(crate) fn insert4(&self, new: &New4, hash: FlowHash, owed: bool, now: Now) -> Result<ConnId, Full> {
         let id = self.reserve(&self.v4)?;
         let entry = self.v4.raw(id);
-        let control = birth::write4(entry, new, now);
+        let control = birth::write4(entry, new, owed, now);
         // In the same order as any other.
         if !self.index.insert(hash, id) {
             return self.abandon(&self.v4.entry(id), None);
         }
-        if let Some(answers) = answers {
-            if !self.index.lacks(answers) {
-                self.yield_answers(&new.answers_flow(), answers);
-            }
-            if !self.index.insert(answers, id) {
-                return self.abandon(&self.v4.entry(id), Some(hash));
-            }
-        }
         birth::publish4(entry, control);
         Ok(ConnId(id))
+    }
+
+    /// Enters the answers' key of a NAT connection that was made without, under this hash. False if there is no room for
+    /// it; the connection lives without, and the caller ends it.
+    #[inline]
+    pub(crate) fn enter_answers(&self, id: ConnId, hash: FlowHash) -> bool {
+        if !self.index.lacks(hash) {
+            // Alive or not: as long as it is owed nobody else gets the entry.
+            let conn = self.v4.entry(id.0);
+            self.yield_answers(&Flow { protocol: conn.protocol(), src: conn.server(), dst: conn.client() }, hash);
+        }
+        let entered = self.index.insert(hash, id.0);
+        let lives = birth::pay4(self.v4.raw(id.0));
+        if !lives {
+            self.bury_late(id, hash);
+        }
+        entered || !lives
+    }
+
+    /// Gives back an entry that was ended while it owed this key.
+    #[cold]
+    fn bury_late(&self, id: ConnId, hash: FlowHash) {
+        self.index.remove(hash, id.0);
+        self.free(&self.v4.entry(id.0));
     }
 
     /// Makes an entry under this hash, and under that of the answers.

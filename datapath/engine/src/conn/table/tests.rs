@@ -229,3 +229,90 @@ fn sweeps_find_every_expired_connection() {
     }
     assert_eq!((ended, table.len(), table.index.is_clear()), (2000, 0, true));
 }
+
+/// An IPv4 connection by NAT that owes the key of its answers: from the same number always the same.
+fn owing(table: &Table, number: u32) -> (New4, FlowHash, FlowHash) {
+    let (addresses, ports) =
+        (u64::from(number) << 32 | 0xc000_0201, u64::from(number as u16) << 48 | 53 << 32 | 17 << 8);
+    let server = End4 { address: 0xac10_0000 | number, port: 53 };
+    let status = Status { state: 0, flags: Flags::new(Method::Nat) };
+    let (real, reply_path) = (RealId(number % 7), Path::NoRoute);
+    let new = New4 { addresses, ports, server, real, service: number, status, timeout_s: 60, reply_path, class: 0 };
+    let (theirs, their_ports) = New4::answers(addresses, ports, server);
+    (new, table.hash4(addresses, ports), table.hash4(theirs, their_ports))
+}
+
+/// A connection that owes a key is found by its client's flow, and by its answers once it has paid; the hash of these is
+/// that of their flow. One that is ended before keeps its entry until then, and nothing is left of it.
+#[test]
+fn what_is_owed_is_paid_or_given_back() {
+    let table = Table::new(1, HashKey::from_bytes([3; 32]));
+    let (new, hash, answers) = owing(&table, 77);
+    let id = table.insert4(&new, hash, true, NOW).unwrap();
+    let conn = table.get(id).unwrap();
+    let reply = Flow { protocol: conn.protocol(), src: conn.server(), dst: conn.client() };
+    assert_eq!((table.hash(&conn.flow()), table.hash(&reply)), (hash, answers));
+    assert!(lookup(&table, &conn.flow()).is_some() && lookup(&table, &reply).is_none());
+    assert!(table.enter_answers(id, answers));
+    assert!(lookup(&table, &reply).is_some_and(|(found, side)| found.id() == id && side == Side::Out));
+    assert!(table.remove(&mut table.get(id).unwrap()));
+    assert!(table.is_empty() && table.index.is_clear());
+
+    let id = table.insert4(&new, hash, true, NOW).unwrap();
+    let mut conn = table.get(id).unwrap();
+    conn.update(|status| Status { state: 1, ..status });
+    assert!(table.remove(&mut conn) && !table.remove(&mut conn));
+    assert!(table.get(id).is_none() && lookup(&table, &conn.flow()).is_none());
+    assert!(table.insert4(&new, hash, true, NOW).is_err(), "its entry is not free yet");
+    assert!(table.enter_answers(id, answers), "nobody has to end it");
+    assert!(table.is_empty() && table.index.is_clear());
+    assert!(table.insert4(&new, hash, false, NOW).is_ok());
+}
+
+/// Connections are made by two threads, which pay what they owe a little later, and ended by a third as soon as it sees
+/// them: each ends once, and no key and no entry is lost.
+#[test]
+fn ends_and_debts_meet_in_any_order() {
+    const ROUNDS: u32 = if cfg!(debug_assertions) { 30_000 } else { 300_000 };
+    let table = Table::new(24, HashKey::from_bytes([5; 32]));
+    let (made, ended, left) = (AtomicU32::new(0), AtomicU32::new(0), AtomicU32::new(2));
+    let maker = |thread: u32| {
+        let mut owed = Vec::new();
+        for round in 0..ROUNDS {
+            let (new, hash, answers) = owing(&table, (thread << 16) | (round % 16));
+            if table.lookup(&flow_of(&new), hash).is_none()
+                && let Ok(id) = table.insert4(&new, hash, true, NOW)
+            {
+                made.fetch_add(1, Relaxed);
+                owed.push((id, answers));
+            }
+            if owed.len() > 3 {
+                assert!(owed.drain(..).all(|(id, answers)| table.enter_answers(id, answers)));
+            }
+        }
+        assert!(owed.drain(..).all(|(id, answers)| table.enter_answers(id, answers)));
+        left.fetch_sub(1, Relaxed);
+    };
+    let (maker, table) = (&maker, &table);
+    std::thread::scope(|scope| {
+        (1..3).for_each(|thread| drop(scope.spawn(move || maker(thread))));
+        while left.load(Relaxed) > 0 || table.iter().next().is_some() {
+            for mut conn in table.iter() {
+                ended.fetch_add(table.remove(&mut conn).into(), Relaxed);
+            }
+        }
+    });
+    assert_eq!(made.into_inner(), ended.into_inner());
+    assert!(table.is_empty() && table.index.is_clear());
+    assert!(
+        (0..24).all(|number| table
+            .insert4(&owing(table, number).0, FlowHash(u64::from(number) << 40), false, NOW)
+            .is_ok())
+    );
+}
+
+fn flow_of(new: &New4) -> Flow {
+    let end = |address: u64, port: u64| Endpoint::new(Address::v4((address as u32).to_be_bytes()), port as u16);
+    let (src, dst) = (end(new.addresses >> 32, new.ports >> 48), end(new.addresses, new.ports >> 32));
+    Flow { protocol: Protocol::UDP, src, dst }
+}
