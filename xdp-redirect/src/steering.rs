@@ -1,6 +1,7 @@
-//! Which keys the program knows: our counted view of the four maps of keys that all interfaces share.
+//! Which keys the program knows: our counted view of the maps of keys that all interfaces share.
 //!
-//! Invariant: a key is in the kernel's map if and only if somebody here still wants it, and an address is in
+//! Invariant: a key is in the kernel's map if and only if somebody here still wants it, `plain_services` has just the
+//! services of IPv4, and an address is in
 //! `addresses` if and only if some service, reply or tunnel key has it. When a step fails, the steps before it are undone.
 //! It does not know why a key is wanted.
 
@@ -10,7 +11,7 @@ use std::net::IpAddr;
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
 
 use crate::error::{Error, errno};
-use crate::key::{Entry, Key, Protocol};
+use crate::key::{Entry, Key, PlainEntry, Protocol};
 
 /// `ADDRESS_SERVICE`, `ADDRESS_REPLY` and `ADDRESS_TUNNEL` of `bpf/maps.h`: preprocessor names leave no trace in BTF.
 const ADDRESS_KINDS: [u32; 3] = [1, 2, 4];
@@ -21,6 +22,7 @@ const TUNNEL: usize = 2;
 /// The maps that every interface's program looks into.
 pub(crate) struct Maps {
     pub(crate) services: MapHandle,
+    pub(crate) plain_services: MapHandle,
     pub(crate) replies: MapHandle,
     pub(crate) addresses: MapHandle,
     pub(crate) local: MapHandle,
@@ -63,7 +65,7 @@ impl Steering {
             Key::Local { address } => {
                 let entry = Entry::new(address, 0, 0);
                 if !self.local.contains_key(&entry) {
-                    insert(&self.maps.local, "local", self.local.len(), &entry, 0)?;
+                    insert(&self.maps.local, "local", self.local.len(), entry.bytes(), 0)?;
                     self.local.insert(entry, ());
                 }
                 Ok(())
@@ -79,7 +81,7 @@ impl Steering {
             Key::Local { address } => {
                 let entry = Entry::new(address, 0, 0);
                 if self.local.contains_key(&entry) {
-                    delete(&self.maps.local, "local", &entry)?;
+                    delete(&self.maps.local, "local", entry.bytes())?;
                     self.local.remove(&entry);
                 }
                 Ok(())
@@ -95,16 +97,23 @@ impl Steering {
             *count += 1;
             return Ok(());
         }
-        insert(map, name, counts.len(), &entry, 0)?;
+        insert(map, name, counts.len(), entry.bytes(), 0)?;
         counts.insert(entry, 1);
 
-        let adjusted = self.adjust_address(kind as usize, Entry::new(address, 0, protocol.number()), 1);
-        if adjusted.is_err() {
+        let address_key = Entry::new(address, 0, protocol.number());
+        let wanted = self.want_plain(kind, protocol, address, port).and_then(|()| {
+            let adjusted = self.adjust_address(kind as usize, address_key, 1);
+            if adjusted.is_err() {
+                self.unwant_plain(kind, protocol, address, port)?;
+            }
+            adjusted
+        });
+        if wanted.is_err() {
             let (map, name, counts) = self.table(kind);
             counts.remove(&entry);
-            delete(map, name, &entry)?;
+            delete(map, name, entry.bytes())?;
         }
-        adjusted
+        wanted
     }
 
     fn unwant(&mut self, kind: Kind, protocol: Protocol, address: IpAddr, port: u16) -> Result<(), Error> {
@@ -118,9 +127,27 @@ impl Steering {
             }
             Some(_) => {}
         }
-        delete(map, name, &entry)?;
+        delete(map, name, entry.bytes())?;
         counts.remove(&entry);
+        self.unwant_plain(kind, protocol, address, port)?;
         self.adjust_address(kind as usize, Entry::new(address, 0, protocol.number()), -1)
+    }
+
+    /// The short key, if this is one of those that have it. It is there when the service's own key is, and no sooner: what
+    /// it does not find, the program asks for with other ports.
+    fn want_plain(&self, kind: Kind, protocol: Protocol, address: IpAddr, port: u16) -> Result<(), Error> {
+        let (Kind::Service, Some(entry)) = (kind, PlainEntry::new(address, port, protocol.number())) else {
+            return Ok(());
+        };
+        // As many as of services at most, whose room was looked at.
+        insert(&self.maps.plain_services, "plain_services", 0, entry.bytes(), 0)
+    }
+
+    fn unwant_plain(&self, kind: Kind, protocol: Protocol, address: IpAddr, port: u16) -> Result<(), Error> {
+        match (kind, PlainEntry::new(address, port, protocol.number())) {
+            (Kind::Service, Some(entry)) => delete(&self.maps.plain_services, "plain_services", entry.bytes()),
+            _ => Ok(()),
+        }
     }
 
     fn table(&mut self, kind: Kind) -> (&MapHandle, &'static str, &mut HashMap<Entry, u32>) {
@@ -138,11 +165,11 @@ impl Steering {
 
         match (kinds(before), kinds(after)) {
             (old, new) if old == new => {}
-            (_, 0) => delete(&self.maps.addresses, "addresses", &entry)?,
+            (_, 0) => delete(&self.maps.addresses, "addresses", entry.bytes())?,
             (old, new) => {
                 // A change of flags needs no room.
                 let others = self.addresses.len() - usize::from(old != 0);
-                insert(&self.maps.addresses, "addresses", others, &entry, new)?;
+                insert(&self.maps.addresses, "addresses", others, entry.bytes(), new)?;
             }
         }
         if kinds(after) == 0 {
@@ -160,20 +187,20 @@ fn kinds(counts: [u32; 3]) -> u32 {
 }
 
 /// `others` is how many other entries the map holds: the kernel's own count of a large map is approximate.
-fn insert<M: MapCore>(map: &M, name: &'static str, others: usize, entry: &Entry, value: u32) -> Result<(), Error> {
+fn insert<M: MapCore>(map: &M, name: &'static str, others: usize, key: &[u8], value: u32) -> Result<(), Error> {
     let limit = map.max_entries();
     if others >= limit as usize {
         return Err(Error::MapFull { map: name, limit });
     }
-    map.update(entry.bytes(), &value.to_ne_bytes(), MapFlags::ANY).map_err(|error| match errno(&error) {
+    map.update(key, &value.to_ne_bytes(), MapFlags::ANY).map_err(|error| match errno(&error) {
         Some(libc::E2BIG) => Error::MapFull { map: name, limit },
         Some(libc::EPERM) => Error::NoPrivilege,
         _ => Error::other(format!("add a key to the map '{name}'"), error),
     })
 }
 
-fn delete<M: MapCore>(map: &M, name: &'static str, entry: &Entry) -> Result<(), Error> {
-    map.delete(entry.bytes()).map_err(|error| Error::other(format!("remove a key from the map '{name}'"), error))
+fn delete<M: MapCore>(map: &M, name: &'static str, key: &[u8]) -> Result<(), Error> {
+    map.delete(key).map_err(|error| Error::other(format!("remove a key from the map '{name}'"), error))
 }
 
 #[cfg(test)]

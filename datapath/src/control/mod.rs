@@ -48,6 +48,7 @@ pub mod registry;
 mod replies;
 pub mod report;
 mod round;
+pub mod sleep;
 pub mod socket;
 pub mod sysctl;
 mod tally;

@@ -4,13 +4,10 @@
 //! and are freed here: a worker frees nothing.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arrayvec::ArrayVec;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use xvs_engine::counters::{Count, Counters};
@@ -22,12 +19,13 @@ use xvs_engine::worker::Worker;
 use crate::xsk::XskRings;
 
 use super::pace::{Pace, Span, Tick, Woken};
+use super::sleep::Sleep;
 
 /// Breaths without a packet before a worker goes to sleep.
 const IDLE_BREATHES: u32 = 8;
 /// How long a worker sleeps at most: expiry goes on meanwhile.
 const SLEEP: Duration = Duration::from_millis(50);
-/// The same while frames wait for a MAC or for room in a ring.
+/// The same while something waits that no event will tell of: a frame for a MAC or for room in a ring, a ring for frames.
 const NAP: Duration = Duration::from_millis(1);
 /// Breaths between two publications of the ledger, in a busy worker.
 const PUBLISH_BREATHS: u32 = 1024;
@@ -35,8 +33,6 @@ const PUBLISH_BREATHS: u32 = 1024;
 const LOOK_BREATHS: u32 = 8;
 /// How long the control side waits for a worker to take its mail, or to end.
 const MAIL_TIMEOUT: Duration = Duration::from_secs(5);
-/// File descriptors that a worker waits for at most, its mail's included.
-const FDS: usize = 64;
 /// Snapshots that may wait for a worker that does not take its mail; of those beyond, only the last one is kept.
 const OWED_MAX: u32 = 16;
 /// A worker that has not taken a breath between so many looks is silent. It takes twenty a second at least.
@@ -117,7 +113,8 @@ impl Handle {
         let (outbox, returns) = unbounded();
         let waker = Arc::new(EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?);
         let (started, ready) = bounded(1);
-        let life = Life { inbox, outbox, waker: waker.clone(), public: public.clone(), busy_poll };
+        let sleep = Sleep::new(worker.rings.sockets(), waker.clone())?;
+        let life = Life { inbox, outbox, sleep, public: public.clone(), busy_poll };
         let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
             if let Some(cpu) = cpu {
                 pin(cpu);
@@ -232,7 +229,7 @@ pub fn now() -> Now {
 struct Life {
     inbox: Receiver<Mail>,
     outbox: Sender<Arc<Snapshot>>,
-    waker: Arc<EventFd>,
+    sleep: Sleep,
     public: Arc<Public>,
     busy_poll: bool,
 }
@@ -240,7 +237,6 @@ struct Life {
 impl Life {
     fn run(self, mut worker: Worker<XskRings>, wanted: &dyn Fn()) {
         let (mut idle, mut since_published, mut worked): (u32, u32, u32) = (0, 0, 0);
-        let mut deaf = 0;
         // The end of a breath is the begin of the next one: one look at the clock for each.
         let mut time = Tick::now();
         loop {
@@ -273,7 +269,7 @@ impl Life {
             self.public.pace.breath(received, took, worker.rings.rx_waiting(), ledger);
             time = took.to;
             if idles {
-                let woken = self.sleep(&worker, &mut deaf);
+                let woken = self.sleep(&worker);
                 let slept = Span { from: time, to: Tick::now() };
                 self.public.pace.slept(slept, woken);
                 time = slept.to;
@@ -289,41 +285,10 @@ impl Life {
         }
     }
 
-    /// Waits for packets or mail, for a moment. A socket whose device is gone would be ready for ever: such are noted
-    /// in `deaf`, one bit a device, and not waited for again.
-    fn sleep(&self, worker: &Worker<XskRings>, deaf: &mut u64) -> Woken {
-        // Frames on their way need a breath soon: nobody wakes us when a ring has room again.
-        let busy = worker.backlog() + worker.held() > 0 || worker.rings.ledger().tx > 0;
-        let timeout = if busy { NAP } else { SLEEP };
-        let waker: BorrowedFd<'_> = self.waker.as_fd();
-        // Room for every device that a director has; more than that are looked at when the timeout is over.
-        let mut fds: ArrayVec<PollFd<'_>, FDS> = ArrayVec::new();
-        let mut devices: ArrayVec<usize, FDS> = ArrayVec::new();
-        fds.push(PollFd::new(waker, PollFlags::POLLIN));
-        let listening = worker.rings.sockets().enumerate().take(FDS - 1).filter(|(at, _)| *deaf >> at & 1 == 0);
-        for (at, socket) in listening {
-            fds.push(PollFd::new(socket, PollFlags::POLLIN));
-            devices.push(at);
-        }
-        // An interrupted or failed poll is a short sleep, no more.
-        let _ = poll(&mut fds, PollTimeout::try_from(timeout).unwrap_or(PollTimeout::ZERO));
-        let broken = PollFlags::POLLERR | PollFlags::POLLHUP | PollFlags::POLLNVAL;
-        let (mail, sockets) = fds.split_at(1);
-        let mut woken = Woken::Time;
-        if mail.iter().any(|fd| fd.any().unwrap_or(true)) {
-            let _ = self.waker.read();
-            woken = Woken::Mail;
-        }
-        for (fd, at) in sockets.iter().zip(devices) {
-            let events = fd.revents().unwrap_or(PollFlags::empty());
-            if events.intersects(broken) {
-                *deaf |= 1 << at;
-            }
-            if events.contains(PollFlags::POLLIN) {
-                woken = Woken::Packets;
-            }
-        }
-        woken
+    /// Waits for packets or mail, for a moment.
+    fn sleep(&self, worker: &Worker<XskRings>) -> Woken {
+        let waits = worker.backlog() + worker.held() > 0 || worker.rings.needs_look();
+        self.sleep.wait(if waits { NAP } else { SLEEP })
     }
 }
 

@@ -99,13 +99,18 @@ impl<T: Copy> Ring<T> {
         room.min(wanted)
     }
 
-    /// Producer side: writes the next slot. Only after [`room`](Ring::room) said that there is one.
+    /// Producer side: writes the next slots. No more than [`room`](Ring::room) said there are.
     #[inline]
-    pub(super) fn push(&mut self, value: T) {
-        debug_assert!(self.own.wrapping_sub(self.theirs) < self.size);
-        // SAFETY: masked, so inside the slots; the slot is ours until the index is published.
-        unsafe { self.slots.add((self.own & (self.size - 1)) as usize).write_volatile(value) };
-        self.own = self.own.wrapping_add(1);
+    pub(super) fn push(&mut self, values: impl Iterator<Item = T>) {
+        // Kept in registers: a store into a slot could be one into `self`, for all that the compiler knows.
+        let (slots, mask, mut own) = (self.slots, self.size - 1, self.own);
+        for value in values {
+            debug_assert!(own.wrapping_sub(self.theirs) < self.size);
+            // SAFETY: masked, so inside the slots; the slot is ours until the index is published.
+            unsafe { slots.add((own & mask) as usize).write_volatile(value) };
+            own = own.wrapping_add(1);
+        }
+        self.own = own;
     }
 
     /// Producer side: the kernel may have what was pushed.
@@ -137,14 +142,15 @@ impl<T: Copy> Ring<T> {
         self.theirs.wrapping_sub(self.own)
     }
 
-    /// Consumer side: reads the next slot. Only after [`available`](Ring::available) said that there is one.
+    /// Consumer side: reads the next `count` slots. No more than [`available`](Ring::available) said there are.
     #[inline]
-    pub(super) fn pop(&mut self) -> T {
-        debug_assert!(self.theirs != self.own);
-        // SAFETY: masked, so inside the slots; filled by the kernel, which published it before.
-        let value = unsafe { self.slots.add((self.own & (self.size - 1)) as usize).read_volatile() };
-        self.own = self.own.wrapping_add(1);
-        value
+    pub(super) fn pop(&mut self, count: u32) -> impl Iterator<Item = T> + use<T> {
+        debug_assert!(count <= self.known());
+        let (slots, mask, own) = (self.slots, self.size - 1, self.own);
+        self.own = own.wrapping_add(count);
+        // SAFETY: masked, so inside the slots; filled by the kernel, which published them before. They are the kernel's
+        // again only when `release` says so.
+        (0..count).map(move |at| unsafe { slots.add((own.wrapping_add(at) & mask) as usize).read_volatile() })
     }
 
     /// Consumer side: the kernel may have the slots back.

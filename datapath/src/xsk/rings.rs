@@ -7,6 +7,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use xvs_engine::hop::Port;
 use xvs_engine::rings::{Frame, Ledger, Rings};
 
@@ -17,9 +18,6 @@ use super::socket::{Bound, Monitor, Sockets, xdp_option};
 const HEADROOM: u32 = 256;
 /// Chunks that are kept from reception, for packets that are cut in two and more; an eighth of all at most.
 const SPARE: u32 = 64;
-
-/// The kernel sends so many frames of a copy-mode ring per system call at most.
-const KICK: usize = 32;
 
 /// One device's socket and rings.
 #[derive(Debug)]
@@ -137,20 +135,41 @@ impl XskRings {
         self.rx_waiting
     }
 
+    /// Does something wait that no event will tell of? Packets that the kernel has not taken yet, or half of a device's
+    /// frames for reception, which only frames that come back from transmission can make good.
+    pub fn needs_look(&self) -> bool {
+        let short = |device: &Device| device.in_fill < self.fill_share / 2;
+        self.devices.iter().any(|device| short(device) || (device.in_tx > 0 && !device.tx.is_drained()))
+    }
+
     /// Do huge pages lie under the frames?
     pub fn has_huge_pages(&self) -> bool {
         self.huge_pages
     }
 }
 
-/// Tells the kernel to look at the transmit ring. Is it worth while to tell it again at once? Busy, down and gone are no
-/// errors: the next breath asks again.
-fn kick(socket: &Bound) -> bool {
-    let fd = socket.as_fd().as_raw_fd();
-    // SAFETY: a send without data and without an address, on a valid socket.
-    let sent = unsafe { libc::sendto(fd, std::ptr::null(), 0, libc::MSG_DONTWAIT, std::ptr::null(), 0) };
-    // EAGAIN: the kernel sent a piece and wants to be asked again.
-    sent >= 0 || io::Error::last_os_error().raw_os_error() == Some(libc::EAGAIN)
+impl Device {
+    /// Tells the kernel to look at the transmit ring. Is it worth while to tell it again at once? Busy, down and gone are
+    /// no errors: the next breath asks again.
+    fn kick(&self, busy_poll: bool) -> bool {
+        let fd = self.bound.as_fd().as_raw_fd();
+        // SAFETY: a send without data and without an address, on a valid socket.
+        let sent = unsafe { libc::sendto(fd, std::ptr::null(), 0, libc::MSG_DONTWAIT, std::ptr::null(), 0) };
+        if busy_poll && !self.tx.is_drained() {
+            self.nudge();
+        }
+        // EAGAIN: the kernel sent a piece and wants to be asked again.
+        sent >= 0 || io::Error::last_os_error().raw_os_error() == Some(libc::EAGAIN)
+    }
+
+    /// The same for drivers that transmit elsewhere than where they are polled for reception: with busy polling a send
+    /// polls that place alone. virtio-net sends nothing then; a look at the socket wakes both.
+    #[cold]
+    fn nudge(&self) {
+        let mut look = [PollFd::new(self.bound.as_fd(), PollFlags::POLLOUT)];
+        // Whether there is room is of no interest.
+        let _ = poll(&mut look, PollTimeout::ZERO);
+    }
 }
 
 impl Rings for XskRings {
@@ -162,23 +181,20 @@ impl Rings for XskRings {
         for device in &mut self.devices {
             if device.in_tx > 0 {
                 let done = device.completion.available(device.in_tx);
-                for _ in 0..done {
-                    let address = device.completion.pop();
-                    self.free.push((address >> self.chunk_shift) as u32);
-                }
+                let shift = self.chunk_shift;
+                self.free.extend(device.completion.pop(done).map(|address| (address >> shift) as u32));
                 device.in_tx -= done;
                 device.completion.release();
                 if (self.busy_poll || device.tx.needs_wakeup()) && !device.tx.is_drained() {
-                    kick(&device.bound);
+                    device.kick(self.busy_poll);
                 }
             }
             let free = (self.free.len() as u32).saturating_sub(self.spare);
             let missing = self.fill_share.saturating_sub(device.in_fill).min(free);
             let room = device.fill.room(missing);
             if room > 0 {
-                for chunk in self.free.drain(self.free.len() - room as usize..) {
-                    device.fill.push(u64::from(chunk) << self.chunk_shift);
-                }
+                let chunks = self.free.drain(self.free.len() - room as usize..);
+                device.fill.push(chunks.map(|chunk| u64::from(chunk) << self.chunk_shift));
                 device.in_fill += room;
                 device.fill.publish();
             }
@@ -212,12 +228,10 @@ impl Rings for XskRings {
             if known < wanted {
                 self.rx_waiting = self.rx_waiting.max(Some(device.rx.known()));
             }
-            for _ in 0..received {
-                let descriptor = device.rx.pop();
-                let chunk = (descriptor.addr >> self.chunk_shift) as u32;
-                let start = descriptor.addr as u32 & (self.chunk_size - 1);
-                batch.push(Frame::lend(chunk, start, descriptor.len, Port(index as u8)));
-            }
+            let (shift, within, port) = (self.chunk_shift, self.chunk_size - 1, Port(index as u8));
+            batch.extend(device.rx.pop(received).map(|packet| {
+                Frame::lend((packet.addr >> shift) as u32, packet.addr as u32 & within, packet.len, port)
+            }));
             if received > 0 {
                 device.rx.release();
                 device.in_fill -= received;
@@ -248,17 +262,17 @@ impl Rings for XskRings {
         let Some(device) = self.devices.get_mut(usize::from(port.0)) else { return 0 };
         let wanted = (outbox.len() as u32).min(self.tx_share.saturating_sub(device.in_tx));
         let count = device.tx.room(wanted) as usize;
-        for frame in outbox.drain(..count) {
+        let shift = self.chunk_shift;
+        device.tx.push(outbox.drain(..count).map(|frame| {
             let (chunk, start, len) = frame.give_back();
-            let addr = u64::from(chunk) << self.chunk_shift | u64::from(start);
-            device.tx.push(libc::xdp_desc { addr, len, options: 0 });
-        }
+            libc::xdp_desc { addr: u64::from(chunk) << shift | u64::from(start), len, options: 0 }
+        }));
         device.tx.publish();
         device.in_tx += count as u32;
         self.lent -= count as u32;
         if self.busy_poll || device.tx.needs_wakeup() {
-            for _ in 0..=count / KICK {
-                if !kick(&device.bound) || device.tx.is_drained() {
+            for _ in 0..=count / device.bound.send_budget as usize {
+                if !device.kick(self.busy_poll) || device.tx.is_drained() {
                     break;
                 }
             }

@@ -106,6 +106,8 @@ impl BindError {
 #[derive(Debug)]
 pub(super) struct Bound {
     fd: RawFd,
+    /// Frames that the kernel sends in one system call at most, in copy mode.
+    pub(super) send_budget: u32,
     _tx: TxQueue,
     _rx: RxQueue,
     _fill: FillQueue,
@@ -202,7 +204,9 @@ fn bind_as(frames: &Frames, bindings: &[Binding], mode: BindFlags) -> Result<Soc
         let (tx, rx, rings) = made.map_err(|error| failed(os_error(&error)))?;
         let (fill, completion) = rings.ok_or_else(|| failed(io::Error::from_raw_os_error(libc::EBUSY)))?;
         let fd = rx.fd().as_raw_fd();
-        bound.push(Bound { fd, _tx: tx, _rx: rx, _fill: fill, _completion: completion });
+        // SAFETY: the queues, which are in this function's hands, keep the socket open.
+        let send_budget = send_budget(unsafe { BorrowedFd::borrow_raw(fd) }, frames.tx_ring);
+        bound.push(Bound { fd, send_budget, _tx: tx, _rx: rx, _fill: fill, _completion: completion });
     }
     if let Some(budget) = frames.busy_poll {
         for socket in &bound {
@@ -263,26 +267,39 @@ fn prefer_busy_poll(socket: BorrowedFd<'_>, budget: u32) {
     const SO_PREFER_BUSY_POLL: libc::c_int = 69;
     const SO_BUSY_POLL_BUDGET: libc::c_int = 70;
     /// Microseconds that the kernel polls in a blocking call.
-    const POLL_US: libc::c_int = 20;
-    for (option, value) in
-        [(SO_PREFER_BUSY_POLL, 1), (SO_BUSY_POLL, POLL_US), (SO_BUSY_POLL_BUDGET, budget as libc::c_int)]
-    {
-        // SAFETY: a valid socket and an int, as these options take.
-        let result = unsafe {
-            libc::setsockopt(
-                socket.as_raw_fd(),
-                libc::SOL_SOCKET,
-                option,
-                (&raw const value).cast(),
-                size_of_val(&value) as libc::socklen_t,
-            )
-        };
-        if result != 0 {
-            let error = io::Error::last_os_error();
+    const POLL_US: u32 = 20;
+    for (option, value) in [(SO_PREFER_BUSY_POLL, 1), (SO_BUSY_POLL, POLL_US), (SO_BUSY_POLL_BUDGET, budget)] {
+        if let Err(error) = set_option(socket, libc::SOL_SOCKET, option, value) {
             tracing::warn!(%error, option, "busy polling is not available; interrupts serve the queue");
             return;
         }
     }
+}
+
+/// Lets the kernel send a whole transmit ring in one system call in copy mode, and says how many frames it sends: kernels
+/// before 6.17 do not take that, and send their 32.
+fn send_budget(socket: BorrowedFd<'_>, tx_ring: u32) -> u32 {
+    // Not in the `libc` crate; from include/uapi/linux/if_xdp.h and net/xdp/xsk.c.
+    const XDP_MAX_TX_SKB_BUDGET: libc::c_int = 9;
+    const LEAST: u32 = 32;
+    match set_option(socket, libc::SOL_XDP, XDP_MAX_TX_SKB_BUDGET, tx_ring.max(LEAST)) {
+        Ok(()) => tx_ring.max(LEAST),
+        Err(_) => LEAST,
+    }
+}
+
+fn set_option(socket: BorrowedFd<'_>, level: libc::c_int, option: libc::c_int, value: u32) -> io::Result<()> {
+    // SAFETY: a valid socket and an int, as these options take.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            option,
+            (&raw const value).cast(),
+            size_of_val(&value) as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Plain data that the kernel may write.
