@@ -3,8 +3,7 @@
 //! The frames are the kernel's own (BPF_PROG_TEST_RUN with live frames, kernel 5.18 or newer), so a packet costs one run
 //! of a small BPF program and no socket buffer. The peer of the veth takes them only with an XDP program or GRO.
 //!
-//! Each call of the kernel begins and ends with some 20 ms in which nothing is sent: it waits for readers of what it sets
-//! up. So a flood without a rate is one call, which a signal ends when time is over; else half of a fast flood would be
+//! Each call of the kernel costs some 20 ms in which nothing is sent: it waits for readers of what it has set up. So a flood without a rate is one call, which a signal ends when time is over; else half of a fast flood would be
 //! pauses, in which whoever keeps up with less rests. At a rate, packets come in bursts, one in each call.
 //!
 //! Invariant: the number of packets is bounded, by itself or by time; a flow's number is all that differs between packets.
