@@ -6,7 +6,7 @@ use std::boxed::Box;
 use std::vec::Vec;
 
 use super::*;
-use crate::{Health, Needs};
+use crate::{Facts, Health, Needs, Reals};
 
 /// What it saw of a server: weight, active, total, usable, overloaded, last weight, id, health.
 type Seen = (i32, u32, u32, bool, bool, i32, u64, Health);

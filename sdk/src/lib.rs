@@ -39,6 +39,7 @@ mod random;
 mod reals;
 mod request;
 mod scheduler;
+mod view;
 
 pub use log::log;
 pub use options::Options;

@@ -78,8 +78,15 @@ impl Director {
 
     /// Starts `xvs run` with this configuration and waits until packets can flow.
     pub fn start(&self, configuration: &str) -> Result<Running> {
+        self.start_with_words(configuration, &[])
+    }
+
+    /// The same, with more words on its command line.
+    pub(crate) fn start_with_words(&self, configuration: &str, words: &[&str]) -> Result<Running> {
         let path = self.write(configuration)?;
-        self.start_with(&["--config".as_ref(), path.as_os_str()], path.clone())
+        let config = ["--config".as_ref(), path.as_os_str()];
+        let words: Vec<&OsStr> = config.into_iter().chain(words.iter().map(OsStr::new)).collect();
+        self.start_with(&words, path.clone())
     }
 
     /// Starts `xvs run` without a configuration file, on all interfaces.

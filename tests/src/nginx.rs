@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result};
 
@@ -22,6 +23,17 @@ pub(crate) struct Nginx {
 impl Nginx {
     /// Starts one that calls itself `name`, with its files in `directory`/NAME; `directory`/files is what it serves.
     pub(crate) fn start(name: &str, namespace: &Namespace, directory: &Path) -> Result<Self> {
+        Nginx::start_by(namespace.command("nginx"), 1, name, directory)
+    }
+
+    /// As [`Nginx::start`], on these CPUs (`0,1`), with a process for each.
+    pub(crate) fn start_on(cpus: &str, name: &str, namespace: &Namespace, directory: &Path) -> Result<Self> {
+        let mut command = namespace.command("taskset");
+        command.args(["--cpu-list", cpus, "nginx"]);
+        Nginx::start_by(command, cpus.split(',').count(), name, directory)
+    }
+
+    fn start_by(mut command: Command, processes: usize, name: &str, directory: &Path) -> Result<Self> {
         let home = directory.join(name);
         for sub in ["upload", "tmp"] {
             fs::create_dir_all(home.join(sub)).context("a directory for nginx could not be created")?;
@@ -29,8 +41,8 @@ impl Nginx {
         let files = directory.join("files");
         fs::create_dir_all(&files).context("the directory of served files could not be created")?;
         let path = home.join("nginx.conf");
-        fs::write(&path, configuration(name, &home, &files)).context("nginx's configuration could not be written")?;
-        let mut command = namespace.command("nginx");
+        fs::write(&path, configuration(name, processes, &home, &files))
+            .context("nginx's configuration could not be written")?;
         command.arg("-e").arg("stderr").arg("-p").arg(&home).arg("-c").arg(&path);
         let process = Process::start(&format!("{name}-nginx"), &mut command, directory)?;
         Ok(Nginx { _process: process, pid_file: home.join("nginx.pid") })
@@ -42,11 +54,11 @@ impl Nginx {
     }
 }
 
-fn configuration(name: &str, home: &Path, files: &Path) -> String {
+fn configuration(name: &str, processes: usize, home: &Path, files: &Path) -> String {
     let listen: String = HTTP_PORTS.iter().map(|port| format!("listen {port}; listen [::]:{port}; ")).collect();
     let (home, files) = (home.display(), files.display());
     format!(
-        "user root; worker_processes 1; daemon off; pid {home}/nginx.pid; error_log stderr;
+        "user root; worker_processes {processes}; daemon off; pid {home}/nginx.pid; error_log stderr;
 events {{ worker_connections 4096; }}
 http {{
   access_log off;

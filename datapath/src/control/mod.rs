@@ -11,7 +11,8 @@
 //! beside      a service's plugin                    watch       a directory of plugins
 //! wanted      the plugins that a configuration wants
 //! workers     mail to the workers, and their health   pace, histogram   how they go about their work
-//! network     ways and next hops, from the kernel   vips        addresses of our own
+//! network     ways and next hops, from the kernel   devices     those that the workers serve
+//! vips        addresses of our own
 //! datapath    workers, XDP program, network         report, thread   what is told of them
 //! ways        of servers, found again               replies     ways of answers, found again
 //! answer      requests that need no network         errands     requests that need a file of a plugin first
@@ -22,7 +23,7 @@
 //!
 //! ```text
 //! protocol < client, socket < timeouts, estimate, sysctl, workshop < registry, beside, watch
-//!     < wanted < book < histogram < pace < change, workers < network
+//!     < wanted < book < histogram < pace < change, workers, devices < network
 //!     < vips, ways, replies < datapath < thread < report < answer, many < errands < controller
 //! ```
 
@@ -35,6 +36,7 @@ mod classes;
 pub mod client;
 pub mod controller;
 pub mod datapath;
+mod devices;
 pub mod entry;
 mod errands;
 pub mod estimate;

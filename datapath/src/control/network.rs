@@ -9,13 +9,15 @@ use std::sync::Arc;
 
 use xvs_engine::engine::Shared;
 use xvs_engine::flow::{Address, Family};
-use xvs_engine::hop::{HopId, Interface, InterfaceId, Port, Tagging};
+use xvs_engine::hop::{HopId, Interface, InterfaceId, Tagging};
 use xvs_engine::real::Path;
 use xvs_engine::route::{Route, Routes, Target};
 use xvs_engine::wire::{Mac, Tags};
 
 use crate::config::settings::Gateway;
 use crate::kernel::{Answer, Event, Mirror, NoRoute, RouteKind, Unsupported, View};
+
+use super::devices::Devices;
 
 /// Interfaces that the engine can tell apart.
 const INTERFACES_MAX: usize = 255;
@@ -40,14 +42,11 @@ pub struct Way {
 pub struct Network {
     mirror: Mirror,
     shared: Arc<Shared>,
-    /// Devices that the workers serve, by their port number.
-    devices: Vec<u32>,
+    devices: Devices,
     /// Those whose packets come from a wire, with whole checksums.
     wired: HashSet<u32>,
     /// Static next hops, by the device's index.
     gateways: HashMap<u32, Gateway>,
-    /// How they were when last seen.
-    states: Vec<DeviceState>,
     /// Link index and name of each interface, by its number.
     links: Vec<(u32, String)>,
     /// Next hops that the kernel was asked about in this second: a flood of packets is no reason to ask again.
@@ -60,14 +59,6 @@ pub struct Network {
     has_wanted: bool,
     has_used: bool,
     events: Vec<Event>,
-}
-
-/// How a device is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum DeviceState {
-    Running,
-    Down,
-    Gone,
 }
 
 /// What changed in the network.
@@ -90,14 +81,12 @@ impl Network {
         gateways: HashMap<u32, Gateway>,
     ) -> Self {
         let (links, asked, complained, doubtful, has_wanted, has_used, events) = Default::default();
-        let states = vec![DeviceState::Running; devices.len()];
         let mut network = Network {
             mirror,
             shared,
-            devices,
+            devices: Devices::new(devices),
             wired,
             gateways,
-            states,
             links,
             asked,
             complained,
@@ -107,7 +96,7 @@ impl Network {
             events,
         };
         network.number_links();
-        network.look_at_devices();
+        network.devices.look(network.mirror.view());
         network
     }
 
@@ -123,7 +112,7 @@ impl Network {
 
     /// The link indices of the devices that the workers serve, by their port numbers.
     pub fn devices(&self) -> &[u32] {
-        &self.devices
+        self.devices.indices()
     }
 
     /// Gives every served link a number that has none yet. One that was made anew under its old name (a VLAN) takes
@@ -131,7 +120,7 @@ impl Network {
     fn number_links(&mut self) {
         let Network { mirror, devices, links, .. } = self;
         let view = mirror.view();
-        let is_served = |link: u32| view.port_of(link).is_ok_and(|port| devices.contains(&port.link));
+        let is_served = |link: u32| view.port_of(link).is_ok_and(|port| devices.serve(port.link));
         for link in view.links().filter(|link| is_served(link.index)) {
             if links.iter().any(|(index, _)| *index == link.index) {
                 continue;
@@ -143,29 +132,6 @@ impl Network {
                 links.push((link.index, link.name.clone()));
             } else {
                 tracing::error!(interface = link.name, "too many interfaces; this one is not served");
-            }
-        }
-    }
-
-    /// Tells of devices that have gone, or changed between up and down.
-    fn look_at_devices(&mut self) {
-        for (&index, was) in self.devices.iter().zip(&mut self.states) {
-            let link = self.mirror.view().link(index);
-            let is = match link {
-                None => DeviceState::Gone,
-                Some(link) if link.up && link.running => DeviceState::Running,
-                Some(_) => DeviceState::Down,
-            };
-            if std::mem::replace(was, is) == is {
-                continue;
-            }
-            let interface = link.map(|link| link.name.as_str());
-            match is {
-                DeviceState::Running => tracing::info!(interface, "the interface carries packets again"),
-                DeviceState::Down => tracing::warn!(interface, "the interface is down, or has no carrier"),
-                DeviceState::Gone => {
-                    tracing::error!(index, "an interface is gone; start the director again when it is back");
-                }
             }
         }
     }
@@ -201,11 +167,11 @@ impl Network {
             }
         };
         let partial = port.as_ref().is_none_or(|port| !self.wired.contains(&port.link));
-        let device = port.and_then(|port| self.devices.iter().position(|&device| device == port.link));
+        let device = port.and_then(|port| self.devices.port_of(port.link));
         Interface {
             name: link.name.clone(),
             // More tags than a frame of ours may have: as good as not served.
-            port: device.filter(|_| tagging.is_some()).map(|at| Port(at as u8)),
+            port: device.filter(|_| tagging.is_some()),
             mac: link.mac,
             tagging: tagging.unwrap_or(Tagging::Keep),
             mtu: link.mtu,
@@ -215,7 +181,7 @@ impl Network {
     }
 
     fn is_served(&self, link: u32) -> bool {
-        self.view().port_of(link).is_ok_and(|port| self.devices.contains(&port.link))
+        self.view().port_of(link).is_ok_and(|port| self.devices.serve(port.link))
     }
 
     /// The MACs that frames for us may have on a device: its own and those of links on it (VLANs, macvlans), each once.
@@ -396,7 +362,7 @@ impl Network {
         self.events = events;
         if changes.topology {
             self.number_links();
-            self.look_at_devices();
+            self.devices.look(self.mirror.view());
         }
         (changes, outcome)
     }

@@ -14,7 +14,7 @@ use crate::service::{Method, Service};
 
 use super::ground::{Ground, SINK_PORT};
 use super::haproxy;
-use super::kernel::Rules;
+use super::kernel::{Manner, Rules};
 use super::testpmd;
 use super::tool::Tool;
 
@@ -27,8 +27,13 @@ pub enum Contender {
     Plain,
     /// xvs by this method.
     Xvs(Method),
+    /// xvs by NAT with busy polling: a worker that never sleeps, and so is never waited for.
+    XvsSpinning,
     /// The kernel's nftables.
     Nft,
+    /// The kernel's nftables with GRO, GSO and TSO off at the director: every packet is one of the wire's size, as it is
+    /// for all others. A veth without GRO takes no frames of the generator, so there are only streams.
+    NftBare,
     /// The kernel's nftables, with RPS to CPU 0: receiving on CPU 1 and forwarding on CPU 0, as AF_XDP has it.
     NftRps,
     /// haproxy, TCP mode.
@@ -46,16 +51,23 @@ impl Contender {
             Contender::Xvs(Method::Dr) => "xvs DR",
             Contender::Xvs(Method::Nat) => "xvs NAT",
             Contender::Xvs(Method::Tun) => "xvs TUN",
+            Contender::XvsSpinning => "xvs NAT, spinning",
             Contender::Nft => "nftables",
+            Contender::NftBare => "nftables, no offloads",
             Contender::NftRps => "nftables, RPS",
             Contender::Haproxy => "haproxy",
             Contender::Testpmd => "testpmd",
         }
     }
 
-    /// Does it forward packets, or only what they carry?
-    pub fn forwards_packets(self) -> bool {
-        self != Contender::Haproxy
+    /// Can it be flooded? haproxy forwards what packets carry and not packets; the other one has no way in for them.
+    pub fn takes_floods(self) -> bool {
+        !matches!(self, Contender::Haproxy | Contender::NftBare)
+    }
+
+    /// Does it make sense with so many queues? On two CPUs with two queues there is none left to spin on or to steer to.
+    pub fn suits(self, queues: u32) -> bool {
+        queues == 1 || !matches!(self, Contender::XvsSpinning | Contender::NftRps)
     }
 
     /// Do connections end at nginx? Plain forwarding is direct routing with one server.
@@ -65,7 +77,7 @@ impl Contender {
 
     /// Does it remember connections?
     pub fn knows_connections(self) -> bool {
-        matches!(self, Contender::Xvs(_) | Contender::Nft | Contender::NftRps)
+        matches!(self, Contender::Xvs(_) | Contender::XvsSpinning | Contender::Nft | Contender::NftRps)
     }
 }
 
@@ -93,10 +105,11 @@ impl Ground {
         let body = match who {
             Contender::Nobody => Body::Forwarder(Box::new(self.forwarder(&["--blackhole"])?)),
             Contender::Plain => Body::Forwarder(Box::new(self.forwarder(&[])?)),
-            Contender::Xvs(method) => Body::Xvs(self.xvs(method, more)?),
-            Contender::Nft | Contender::NftRps => {
-                Body::Kernel { _rules: Rules::enter(self, who == Contender::NftRps)? }
-            }
+            Contender::Xvs(method) => Body::Xvs(self.xvs(method, more, &[])?),
+            Contender::XvsSpinning => Body::Xvs(self.xvs(Method::Nat, more, &["--busy-poll"])?),
+            Contender::Nft => Body::Kernel { _rules: Rules::enter(self, Manner::Usual)? },
+            Contender::NftBare => Body::Kernel { _rules: Rules::enter(self, Manner::Bare)? },
+            Contender::NftRps => Body::Kernel { _rules: Rules::enter(self, Manner::Rps)? },
             Contender::Haproxy => Body::Program(haproxy::start(self)?),
             Contender::Testpmd => Body::Program(testpmd::start(self)?),
         };
@@ -114,10 +127,11 @@ impl Ground {
         Ok(tool)
     }
 
-    fn xvs(&self, method: Method, more: &str) -> Result<Running> {
+    fn xvs(&self, method: Method, more: &str, words: &[&str]) -> Result<Running> {
         let interface = |name: &&str| format!("[[interface]]\nname = \"{name}\"\nqueues = {}\n", self.queues());
         let interfaces: String = self.director().interfaces().iter().map(interface).collect();
-        let ds = self.director().start(&format!("[connections]\ncapacity = 2097152\n\n{more}\n{interfaces}"))?;
+        let site = format!("[connections]\ncapacity = 2097152\n\n{more}\n{interfaces}");
+        let ds = self.director().start_with_words(&site, words)?;
         let rips = self.rips();
         let (vip, address) = (self.vip(), |ip: &str, port: u16| format!("{ip}:{port}").parse());
         let mut services = vec![Service::udp(address(vip, SINK_PORT)?)];

@@ -104,6 +104,11 @@ impl Machine {
         })
     }
 
+    /// All but idleness.
+    pub fn busy(&self) -> f64 {
+        self.user + self.system + self.softirq
+    }
+
     /// Since an earlier moment.
     pub fn since(&self, before: &Machine) -> Machine {
         Machine {

@@ -73,6 +73,8 @@ pub struct Flooded {
     pub softirq_ns: u64,
     /// Softirq of the whole machine, in seconds by the ticks of the clock. Others' softirq is in it.
     pub machine_softirq_s: f64,
+    /// All that the machine's CPUs did, by the ticks of the clock: a little of before and after, and others' work, is in it.
+    pub machine_busy_s: f64,
 }
 
 impl Flooded {
@@ -85,6 +87,12 @@ impl Flooded {
     /// spends none, so this tells what a packet costs on a busy machine, too.
     pub fn balancer_ns(&self) -> f64 {
         self.balancer_ns as f64 / self.arrived.max(1) as f64
+    }
+
+    /// The share of the machine's busy time that is charged to somebody. The rest is others' work, and softirq that
+    /// interrupted an idle CPU, which no process pays for.
+    pub fn charged(&self) -> f64 {
+        (self.generator_ns + self.balancer_ns + self.softirq_ns) as f64 / 1e9 / self.machine_busy_s.max(0.01)
     }
 
     /// CPU time of everybody for each packet that arrived, in nanoseconds.
@@ -115,6 +123,7 @@ impl Ground {
             balancer_user: if ticks > 0.0 { balancer.user_s / ticks } else { 0.0 },
             softirq_ns: softirq.total_ns,
             machine_softirq_s: machine.softirq,
+            machine_busy_s: machine.busy(),
         })
     }
 

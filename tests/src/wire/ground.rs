@@ -6,7 +6,6 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
 
 use crate::binaries::binary;
 use crate::director::Director;
@@ -26,6 +25,14 @@ pub(super) const SERVERS: u8 = 4;
 /// The queues' CPUs of this size of machine.
 const QUEUES_MAX: u32 = 2;
 const START_LIMIT: Duration = Duration::from_secs(10);
+/// For a kernel that opens tens of thousands of connections a second. A port in TIME_WAIT is taken for a minute, and the
+/// kernel looks at one after the other for a free one, first at every second port of its range: 14,116 by default. With
+/// all of those taken a connection costs milliseconds, and it is the opener that is measured.
+pub(super) const MANY_PORTS: &[(&str, &str)] = &[
+    ("net/ipv4/ip_local_port_range", "1024 65535"),
+    ("net/ipv4/tcp_tw_reuse", "1"),
+    ("net/ipv4/tcp_tw_reuse_delay", "100"), // ms
+];
 
 /// The ground and all that stays on it.
 #[derive(Debug)]
@@ -53,10 +60,11 @@ impl Ground {
         let space = |role: &str| Namespace::create(&format!("{name}-{role}")).map(Arc::new);
         let (client, director, server) = (space("client")?, space("director")?, space("server")?);
         wire(&client, &director, &server, queues)?;
-        let nginx = Nginx::start("rs", &server, scratch.path())?;
+        client.sysctl(MANY_PORTS)?;
+        let nginx = Nginx::start_on(cpus(queues), "rs", &server, scratch.path())?;
         wait_until("nginx starting", START_LIMIT, || nginx.is_ready())?;
         let mut command = server.command("taskset");
-        command.args(["--cpu-list", "1", "iperf3", "--server", "--forceflush"]);
+        command.args(["--cpu-list", cpus(queues), "iperf3", "--server", "--forceflush"]);
         let iperf3 = Process::start("iperf3", &mut command, scratch.path())?;
         wait_until("iperf3 starting", START_LIMIT, || iperf3.log().contains("listening"))?;
         let mut command = server.command(binary("xvs-sink")?);
@@ -141,38 +149,11 @@ impl Ground {
         let printed = self.director.namespace().run(&["cat", &path])?.ok()?;
         printed.trim().parse().with_context(|| format!("{device} has no counter {counter}"))
     }
+}
 
-    /// Round trips by HTTP over one connection through whoever balances: microseconds of p50, p99 and p99.9.
-    pub fn round_trips(&self, seconds: f64) -> Result<[f64; 3]> {
-        let program = binary("xvs-probe")?;
-        let (to, seconds) = (format!("{}:80", self.vip()), seconds.to_string());
-        let words = [program.to_string_lossy().as_ref(), &to, "--seconds", &seconds, "--cpu", "1"].map(str::to_owned);
-        let report: Value = serde_json::from_str(&self.client.run(&words)?.ok()?).context("the probe said no JSON")?;
-        let us = |name: &str| report[name].as_f64().with_context(|| format!("no `{name}` in {report}"));
-        Ok([us("p50")?, us("p99")?, us("p999")?])
-    }
-
-    /// New connections a second, by wrk: each carries one request.
-    pub fn connections(&self, seconds: u32) -> Result<f64> {
-        let url = format!("http://{}/", self.vip());
-        let time = format!("{seconds}s");
-        let pinned =
-            ["taskset", "--cpu-list", "1", "wrk", "--threads", "1", "--connections", "32", "--duration", &time];
-        let words: Vec<_> = pinned.iter().copied().chain(["--header", "Connection: close", &url]).collect();
-        let printed = self.client.run(&words)?.ok()?;
-        let errors = printed.lines().any(|line| line.contains("Socket errors") || line.contains("Non-2xx"));
-        ensure!(!errors, "wrk met errors: {printed}");
-        let rate = printed.lines().find_map(|line| line.strip_prefix("Requests/sec:"));
-        rate.and_then(|rate| rate.trim().parse().ok()).with_context(|| format!("wrk said `{printed}`"))
-    }
-
-    /// Throughput of one TCP connection by iperf3, in bits a second.
-    pub fn throughput(&self, seconds: u32) -> Result<f64> {
-        let seconds = seconds.to_string();
-        let words = ["taskset", "--cpu-list", "1", "iperf3", "--client", self.vip(), "--time", &seconds, "--json"];
-        let report: Value = serde_json::from_str(&self.client.run(&words)?.ok()?).context("iperf3 said no JSON")?;
-        report["end"]["sum_received"]["bits_per_second"].as_f64().with_context(|| format!("iperf3 said {report}"))
-    }
+/// Where clients and servers run. With one queue the director has CPU 0 for itself; with two everybody is everywhere.
+pub(super) fn cpus(queues: u32) -> &'static str {
+    if queues > 1 { "0,1" } else { "1" }
 }
 
 /// Wires, addresses and routes.
@@ -194,7 +175,8 @@ fn wire(client: &Namespace, director: &Namespace, server: &Namespace, queues: u3
          address add 10.3.0.2/24 dev eth1\nroute add default via 10.3.0.1\n\
          route add default via 10.2.0.1 table 100\nrule add from 10.2.0.0/24 lookup 100\n"
     ))?;
-    // Frames of the wire's size with whole checksums, as between machines: plain forwarding could not finish them. What the director's kernel does about that is its own business.
+    // Frames of the wire's size with whole checksums, as between machines: plain forwarding could not finish them. What
+    // the director's kernel does about that is its own business.
     for (namespace, device) in [(client, "eth0"), (client, "eth1"), (server, "eth0"), (server, "eth1")] {
         namespace.run(&["ethtool", "-K", device, "tx", "off", "tso", "off", "gso", "off"])?.ok()?;
     }

@@ -11,18 +11,29 @@ use super::ground::{Ground, SINK_PORT};
 /// Connections that the kernel may track, as many as xvs: set where this namespace may.
 const CONNECTIONS: &str = "2097152";
 
+/// How the kernel goes about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Manner {
+    /// As it is set up by itself: where packets come in, joined by GRO and never cut again on a virtual wire.
+    Usual,
+    /// Without offloads: each packet by itself.
+    Bare,
+    /// Forwarding on CPU 0, wherever packets come in.
+    Rps,
+}
+
 /// Rules in force.
 #[derive(Debug)]
 pub(super) struct Rules {
     namespace: Arc<Namespace>,
-    rps: bool,
+    manner: Manner,
     queues: u32,
 }
 
 impl Rules {
-    pub(super) fn enter(ground: &Ground, rps: bool) -> Result<Self> {
+    pub(super) fn enter(ground: &Ground, manner: Manner) -> Result<Self> {
         let namespace = ground.director().shared_namespace();
-        let rules = Rules { namespace, rps, queues: ground.queues() };
+        let rules = Rules { namespace, manner, queues: ground.queues() };
         let (vip, rips) = (ground.vip(), ground.rips());
         let turn: Vec<_> = rips.iter().enumerate().map(|(number, rip)| format!("{number} : {rip}")).collect();
         let turn = format!("numgen inc mod {} map {{ {} }}", rips.len(), turn.join(", "));
@@ -39,8 +50,19 @@ impl Rules {
             // Only the first namespace may; then the kernel's own bound counts.
             Ok::<(), anyhow::Error>(())
         })?;
-        rules.steer(if rps { "1" } else { "0" })?;
+        match manner {
+            Manner::Usual => {}
+            Manner::Bare => rules.offload("off")?,
+            Manner::Rps => rules.steer("1")?,
+        }
         Ok(rules)
+    }
+
+    fn offload(&self, value: &str) -> Result<()> {
+        ["eth0", "eth1"].into_iter().try_for_each(|device| {
+            let words = ["ethtool", "-K", device, "gro", value, "gso", value, "tso", value];
+            self.namespace.run(&words)?.ok().map(drop)
+        })
     }
 
     fn steer(&self, mask: &str) -> Result<()> {
@@ -54,9 +76,11 @@ impl Rules {
 
 impl Drop for Rules {
     fn drop(&mut self) {
-        if self.rps {
-            let _ = self.steer("0");
-        }
+        let _ = match self.manner {
+            Manner::Usual => Ok(()),
+            Manner::Bare => self.offload("on"),
+            Manner::Rps => self.steer("0"),
+        };
         let _ = self.namespace.forward_by_kernel(false);
         let _ = self.namespace.run(&["nft", "delete", "table", "ip", "lb"]);
     }

@@ -17,6 +17,7 @@ mod flood;
 mod ground;
 mod haproxy;
 mod kernel;
+mod streams;
 mod testpmd;
 mod tool;
 

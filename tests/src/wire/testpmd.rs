@@ -1,5 +1,8 @@
 //! DPDK's testpmd over its AF_XDP driver: forwards from one interface to the other with other MACs, and polls all the
 //! time. Without huge pages, since a machine may have none.
+//!
+//! Its driver takes a veth for a device of one queue, so each queue is a port of its own; ports stand in pairs, and frames
+//! go from one of a pair to the other.
 
 use std::time::Duration;
 
@@ -18,14 +21,15 @@ pub(super) fn start(ground: &Ground) -> Result<Process> {
     let cores = if queues > 1 { "0@0,1@1,2@(0,1)" } else { "0@0,2@1" };
     command.args(["--lcores", cores, "--main-lcore", "2", "--no-huge", "-m", "256", "--no-pci", "--no-shconf"]);
     command.args(["--no-telemetry", "--file-prefix", &format!("xvs-{}", std::process::id())]);
-    for (number, device) in ["eth0", "eth1"].iter().enumerate() {
-        command.arg("--vdev").arg(format!("net_af_xdp{number},iface={device},start_queue=0,queue_count={queues}"));
+    let sides = [("eth0", ground.client_mac()), ("eth1", ground.server_mac())];
+    let ports: Vec<_> = (0..queues).flat_map(|queue| sides.map(|(device, peer)| (queue, device, peer))).collect();
+    for (number, (queue, device, _)) in ports.iter().enumerate() {
+        command.arg("--vdev").arg(format!("net_af_xdp{number},iface={device},start_queue={queue},queue_count=1"));
     }
     command.args(["--", "--no-mlockall", "--total-num-mbufs=16384"]);
     command.args(["--forward-mode=mac", "--auto-start", "--burst=64"]);
-    command.args([format!("--nb-cores={queues}"), format!("--rxq={queues}"), format!("--txq={queues}")]);
-    command.arg(format!("--eth-peer=0,{}", ground.client_mac()));
-    command.arg(format!("--eth-peer=1,{}", ground.server_mac()));
+    command.args([format!("--nb-cores={queues}"), "--port-topology=paired".into()]);
+    command.args(ports.iter().enumerate().map(|(number, (_, _, peer))| format!("--eth-peer={number},{peer}")));
     // Without a terminal it would leave at once; asked for numbers now and then it stays.
     command.arg("--stats-period=3600");
     let mut process = Process::start("testpmd", &mut command, ground.directory())?;

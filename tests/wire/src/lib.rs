@@ -9,6 +9,7 @@
 //!
 //! Not here: judgement about figures (`xtask`), and namespaces (`xvs-tests`).
 
+pub mod alarm;
 pub mod frame;
 pub mod histogram;
 

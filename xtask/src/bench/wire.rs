@@ -1,8 +1,8 @@
 //! `cargo xtask bench wire`: the director on a wire of this machine, and others in its place, in turns.
 //!
 //! Each round lets every contender stand once and takes all its figures; what is reported are medians over the rounds,
-//! and medians of the ratios to plain AF_XDP forwarding of the same round. Only ratios of one run mean anything: the
-//! wire is a veth pair, the machine is shared.
+//! and medians of the ratios to plain AF_XDP forwarding of the same round, each with the least and the most that there
+//! was. Only ratios of one run mean anything: the wire is a veth pair, the machine is shared.
 //!
 //! Not here: what a figure charges to whom (`xvs_tests::wire`), and what it means (docs/numbers.md).
 
@@ -49,26 +49,28 @@ pub(crate) struct Options {
 }
 
 /// Everybody, in the order of the table.
-const ALL: [Contender; 9] = [
+const ALL: [Contender; 11] = [
     Contender::Nobody,
     Contender::Plain,
     Contender::Xvs(Method::Dr),
     Contender::Xvs(Method::Nat),
     Contender::Xvs(Method::Tun),
+    Contender::XvsSpinning,
     Contender::Nft,
+    Contender::NftBare,
     Contender::NftRps,
     Contender::Haproxy,
     Contender::Testpmd,
 ];
 
 impl Options {
-    fn contenders(&self) -> Vec<Contender> {
+    fn contenders(&self, workers: u32) -> Vec<Contender> {
         let wanted = |who: &Contender| {
             matches!(who, Contender::Nobody | Contender::Plain)
                 || self.only.is_empty()
                 || self.only.iter().any(|word| who.name().contains(word.as_str()))
         };
-        ALL.into_iter().filter(wanted).collect()
+        ALL.into_iter().filter(|who| who.suits(workers)).filter(wanted).collect()
     }
 }
 
@@ -86,7 +88,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         println!("\n{}", title(format!("{workers} worker{}", if workers == 1 { "" } else { "s" })));
         let mut ground = Ground::lay(workers)?;
         // Who could not stand once is not asked again.
-        let mut contenders = options.contenders();
+        let mut contenders = options.contenders(workers);
         for round in 1..=options.rounds {
             let mut absent = Vec::new();
             for &who in &contenders {
@@ -98,7 +100,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
                     }
                     Err(error) => {
                         println!("  {} {error:#}", bad("left out:"));
-                        ensure!(!matches!(who, Contender::Plain | Contender::Xvs(_)), "{error:#}");
+                        ensure!(
+                            !matches!(who, Contender::Plain | Contender::Xvs(_) | Contender::XvsSpinning),
+                            "{error:#}"
+                        );
                         absent.push(who);
                     }
                 }

@@ -3,6 +3,9 @@
 //! The frames are the kernel's own (BPF_PROG_TEST_RUN with live frames, kernel 5.18 or newer), so a packet costs one run
 //! of a small BPF program and no socket buffer. The peer of the veth takes them only with an XDP program or GRO.
 //!
+//! Each call of the kernel costs some 20 ms in which nothing is sent: it waits for readers of what it has set up. So a flood without a rate is one call, which a signal ends when time is over; else half of a fast flood would be
+//! pauses, in which whoever keeps up with less rests. At a rate, packets come in bursts, one in each call.
+//!
 //! Invariant: the number of packets is bounded, by itself or by time; a flow's number is all that differs between packets.
 
 use std::fs;
@@ -13,9 +16,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, ensure};
 use clap::Parser;
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
-use libbpf_rs::{MapCore, MapFlags, OpenObject, ProgramInput};
+use libbpf_rs::{ErrorKind, MapCore, MapFlags, OpenObject, ProgramInput};
 use nix::time::{ClockId, clock_gettime};
 use serde::Serialize;
+use xvs_wire::alarm::Alarm;
 use xvs_wire::frame::{HEADERS, Kind, template};
 use xvs_wire::skeleton::generate::{GenerateSkel, GenerateSkelBuilder};
 use xvs_wire::{parse_mac, pin, say};
@@ -24,9 +28,8 @@ use xvs_wire::{parse_mac, pin, say};
 const LIVE_FRAMES: u32 = 2;
 /// The only key of a map with one value.
 const ONLY: [u8; 4] = [0; 4];
-/// Packets that one call sends at most. After each call the kernel waits for readers of what it set up, some 20 ms in
-/// which nothing is sent; so calls are long.
-const CALL: u64 = 1 << 18;
+/// Packets that one call sends at most: what the kernel takes.
+const CALL: u64 = i32::MAX as u64;
 
 #[derive(Debug, Parser)]
 #[command(about = "Loads a veth with packets of many flows")]
@@ -108,25 +111,35 @@ fn generate(options: &Options, index: usize, cpu: usize) -> Result<u64> {
     let begun = Instant::now();
     let end = begun + Duration::from_secs_f64(options.seconds);
     let bound = options.packets.unwrap_or(u64::MAX);
-    let mut asked = 0;
-    while asked < bound && Instant::now() < end {
+    let _alarm = Alarm::after(end.saturating_duration_since(Instant::now()))?;
+    let mut sent = 0;
+    while sent < bound && Instant::now() < end {
         let mut due = CALL;
         if let Some(rate) = options.rate {
             // At least a burst; more if the last call took longer than a burst's time.
-            let at = begun + Duration::from_secs_f64((asked + options.burst) as f64 / rate as f64);
+            let at = begun + Duration::from_secs_f64((sent + options.burst) as f64 / rate as f64);
             std::thread::sleep(at.saturating_duration_since(Instant::now()));
-            due = ((begun.elapsed().as_secs_f64() * rate as f64) as u64).saturating_sub(asked).clamp(1, CALL);
+            due = ((begun.elapsed().as_secs_f64() * rate as f64) as u64).saturating_sub(sent).clamp(1, CALL);
         }
-        let count = due.min(bound - asked);
+        let count = due.min(bound - sent);
         let input =
             ProgramInput { data_in: Some(&frame), flags: LIVE_FRAMES, repeat: count as u32, ..ProgramInput::default() };
-        skeleton.progs.xvs_generate.test_run(input).context("the kernel would not run the generator's program")?;
-        asked += count;
+        let ran = skeleton.progs.xvs_generate.test_run(input);
+        let asked = sent + count;
+        sent = written(&skeleton)?;
+        match ran {
+            Ok(_) => ensure!(sent == asked, "{asked} packets were asked for and the program wrote {sent}"),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error).context("the kernel would not run the generator's program"),
+        }
     }
-    let bytes = skeleton.maps.progress.lookup(&ONLY, MapFlags::ANY)?.context("the program has no progress")?;
-    let sent = bytes.first_chunk().map(|sent| u64::from_ne_bytes(*sent)).context("the program has no count")?;
-    ensure!(sent == asked, "{asked} packets were asked for and the program wrote {sent}");
     Ok(sent)
+}
+
+/// How many packets the program has written so far.
+fn written(skeleton: &GenerateSkel<'_>) -> Result<u64> {
+    let bytes = skeleton.maps.progress.lookup(&ONLY, MapFlags::ANY)?.context("the program has no progress")?;
+    bytes.first_chunk().map(|sent| u64::from_ne_bytes(*sent)).context("the program has no count")
 }
 
 /// Loads the program with its template. Each thread begins at another flow, so that two do not send the same ones.

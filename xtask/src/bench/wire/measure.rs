@@ -19,10 +19,10 @@ const PACED: u64 = 50_000;
 pub(super) fn round(ground: &mut Ground, who: Contender, options: &Options) -> Result<Row> {
     let standing = ground.stand(who, &options.config.replace("\\n", "\n"))?;
     let mut row = Row::default();
-    if who.forwards_packets() {
+    if who.takes_floods() {
         floods(ground, &standing, &mut row)?;
     }
-    if who.serves_tcp() && !options.floods && ground.queues() == 1 {
+    if who.serves_tcp() && !options.floods {
         streams(ground, who, &mut row)?;
     }
     Ok(row)
@@ -46,6 +46,7 @@ fn floods(ground: &mut Ground, standing: &Standing, row: &mut Row) -> Result<()>
     row.set("pps", full.rate());
     row.set("ns", full.cpu_ns());
     row.set("own ns", full.balancer_ns());
+    row.set("charged", full.charged());
     let paced = ground.flood(standing, &Flood { rate: Some(PACED), ..flood })?;
     row.raw("paced", to_value(paced)?);
     row.set("paced ns", paced.cpu_ns());
@@ -68,7 +69,7 @@ fn streams(ground: &Ground, who: Contender, row: &mut Row) -> Result<()> {
     row.set("p50", p50);
     row.set("p99", p99);
     row.set("p99.9", p999);
-    if who.forwards_packets() {
+    if who.takes_floods() {
         let mut load = ground.background(&Flood { rate: Some(PACED), ..Flood::udp(FLOWS, 2.0) })?;
         let [p50, p99, p999] = ground.round_trips(1.5)?;
         row.set("loaded p50", p50);

@@ -20,7 +20,10 @@ pub(super) fn run() -> Result<()> {
         for method in Method::ALL {
             xvs(&mut ground, Contender::Xvs(method))?;
         }
-        for who in [Contender::Nft, Contender::Haproxy] {
+        for who in [Contender::XvsSpinning, Contender::Nft, Contender::NftBare, Contender::Haproxy] {
+            if !who.suits(workers) {
+                continue;
+            }
             beside(&mut ground, who).with_context(|| format!("{} with {workers} queues", who.name()))?;
         }
     }
@@ -59,7 +62,7 @@ fn xvs(ground: &mut Ground, who: Contender) -> Result<()> {
 
 fn beside(ground: &mut Ground, who: Contender) -> Result<()> {
     let standing = ground.stand(who, "")?;
-    if who.forwards_packets() {
+    if who.takes_floods() {
         let flooded = ground.flood(&standing, &Flood { rate: Some(10_000), ..Flood::udp(FLOWS, 0.5) })?;
         ensure!(flooded.arrived > 0, "nothing came through");
         passed(ground, who, "paced", &flooded);

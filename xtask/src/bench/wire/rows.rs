@@ -62,6 +62,11 @@ impl Rows {
         workers
     }
 
+    /// How many rounds there were with so many workers.
+    pub(crate) fn rounds(&self, workers: u32) -> u32 {
+        self.rows.iter().filter(|row| row.0 == workers).map(|row| row.1).max().unwrap_or_default()
+    }
+
     /// Who stood with so many workers, in the order of their first row.
     pub(crate) fn contenders(&self, workers: u32) -> Vec<Contender> {
         let mut found = Vec::new();
@@ -78,6 +83,12 @@ impl Rows {
         let rows = self.rows.iter().filter(|row| row.0 == workers && row.2 == who);
         rows.filter_map(|row| Some((row.1, *row.3.figures.get(name)?))).collect()
     }
+}
+
+/// The least and the most; none of nothing.
+pub(crate) fn ends(values: impl IntoIterator<Item = f64>) -> Option<(f64, f64)> {
+    let with = |(least, most): (f64, f64), value: f64| (least.min(value), most.max(value));
+    values.into_iter().map(|value| (value, value)).reduce(|ends, (value, _)| with(ends, value))
 }
 
 /// The median; none of nothing.
@@ -107,6 +118,14 @@ pub(crate) fn short(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Guards the spread that is reported.
+    #[test]
+    fn ends_are_the_least_and_the_most() {
+        assert_eq!(ends([3.0, 1.0, 2.0]), Some((1.0, 3.0)));
+        assert_eq!(ends([2.0]), Some((2.0, 2.0)));
+        assert_eq!(ends([]), None);
+    }
 
     /// Guards the figures that are reported: odd and even counts, and none.
     #[test]
