@@ -10,8 +10,9 @@
 //!   Rings::replenish                   transmitted frames come back, free ones go out for reception
 //!   Rings::receive                     frames are ours
 //!   Engine::glance       (each frame)  wire::Glance::of, flow::HashKey::hash4, conn::Table::touch
-//!   Engine::guess        (each frame)  conn::Table::guess
-//!   Engine::express      (each frame)  packets of known connections that nothing special happens to: nearly all
+//!   Engine::guess        (each batch)  conn::Table::guesser
+//!   Engine::express      (each frame)  packets of known connections that nothing special happens to: nearly all (IPv6's
+//!                                      lane: glance6, guess6, express6)
 //!     Engine::welcome                  or the first packet of a new one: service -> scheduler -> conn::Table::insert4
 //!   Engine::settle_tally               what the batch has counted together, and keys that its connections owe
 //! ```
