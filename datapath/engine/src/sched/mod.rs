@@ -89,7 +89,7 @@ impl Builtin {
     }
 
     /// The pick of one that chooses by the servers alone, whoever asks. None of another, which was not asked.
-    #[inline]
+    #[inline(always)]
     pub fn pick_by_servers<R: Reals + ?Sized>(&mut self, reals: &R) -> Option<Option<usize>> {
         let anybody = &Request::default();
         match self {

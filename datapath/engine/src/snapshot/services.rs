@@ -38,12 +38,12 @@ struct VirtualAddress {
 impl Item for Arc<Service> {
     type Key = ServiceKey;
 
-    #[inline]
+    #[inline(always)]
     fn key(&self) -> ServiceKey {
         self.key
     }
 
-    #[inline]
+    #[inline(always)]
     fn hash(key: ServiceKey) -> u64 {
         match key {
             ServiceKey::Address(protocol, Endpoint { address, port }) => {
@@ -71,7 +71,7 @@ impl Item for VirtualAddress {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn hash_address(address: Address) -> u64 {
     let bits = address.bits();
     fold((bits >> 64) as u64 ^ FACTORS[0], bits as u64 ^ FACTORS[1])
