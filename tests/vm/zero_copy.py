@@ -62,9 +62,9 @@ http {{ access_log off; keepalive_requests 1000000; client_body_temp_path /tmp/{
         wait_until(f"nginx of {name} listens", lambda: os.path.exists(f"/tmp/{name}/pid"))
 
 
-def site(queues=None, devices="ab", zero_copy="require", services=True):
+def site(queues=None, devices="ab", zero_copy="require", services=True, busy_poll=False):
     text = f'[director]\ncontrol = "{SOCKET}"\nown_vips = true\nvip_interface = "{devices[0]}"\n[connections]\ncapacity = 65536\n'
-    text += frames()
+    text += frames(busy_poll)
     for device in devices:
         text += f'[[interface]]\nname = "{device}"\nzero_copy = "{zero_copy}"\n'
         text += f"queues = {queues}\n" if queues else ""
@@ -76,9 +76,10 @@ def site(queues=None, devices="ab", zero_copy="require", services=True):
     return text
 
 
-def frames():
+def frames(busy_poll):
     """igb fills no more than half a chunk of zero-copy."""
-    return "[frames]\nsize = 4096\n" if "driver: igb" in run("ethtool -i a") else ""
+    size = 4096 if "driver: igb" in run("ethtool -i a") else 2048
+    return f"[frames]\nsize = {size}\nbusy_poll = {str(busy_poll).lower()}\n"
 
 
 def zero_copy(status):
@@ -221,6 +222,16 @@ def processes(director):
     case("frames are conserved", lambda: conserved(director))
 
 
+def busy_polling():
+    """virtio-net polls its receive queues for a socket that polls busily, and sends from elsewhere."""
+    director = Director(site(busy_poll=True))
+    director.start()
+    case("with busy polling every queue is in zero-copy mode", lambda: zero_copy(director.status()))
+    all_methods("with busy polling")
+    case("frames are conserved", lambda: conserved(director))
+    check("the director that polls busily ends when it is told to", director.stop() == 0)
+
+
 def tidy():
     for device in "ab":
         if "prog/xdp" in run(f"ip -details link show dev {device}"):
@@ -261,6 +272,7 @@ def main():
         director.start()
     processes(director)
     check("the director ends when it is told to", director.stop() == 0)
+    busy_polling()
     case("and leaves no XDP program and no socket", tidy)
 
 

@@ -11,7 +11,7 @@ mod callgrind;
 mod flame;
 mod perf;
 mod stacks;
-mod symbols;
+pub(crate) mod symbols;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -12,7 +12,7 @@ use object::{Object, ObjectSegment};
 
 /// Loaded files, and what was found before.
 #[derive(Default)]
-pub(super) struct Symbols {
+pub(crate) struct Symbols {
     files: HashMap<String, Option<File>>,
     found: HashMap<(String, u64), Vec<String>>,
 }
@@ -34,7 +34,7 @@ impl Symbols {
     }
 
     /// The functions at an address as the file's linker gave it; the outermost first.
-    pub(super) fn at_address(&mut self, file: &str, address: u64, named: &str) -> Vec<String> {
+    pub(crate) fn at_address(&mut self, file: &str, address: u64, named: &str) -> Vec<String> {
         let key = (file.to_owned(), address);
         if let Some(found) = self.found.get(&key) {
             return found.clone();

@@ -49,12 +49,11 @@ impl Counts {
         )
     }
 
-    /// The kernel's instructions by the function that they are in: `symbols` are names by their first address.
-    pub(super) fn by_function<'a>(&self, symbols: &'a BTreeMap<u64, String>) -> Vec<(&'a str, u64)> {
-        let mut sums: BTreeMap<&str, u64> = BTreeMap::new();
-        for (address, count) in self.blocks.range(1 << 63..) {
-            let name = symbols.range(..=address).next_back().map_or("?", |(_, name)| name.as_str());
-            *sums.entry(name).or_default() += count;
+    /// Instructions by the function that they are in, which `name` tells by a block's address; the most first.
+    pub(super) fn by_function(&self, mut name: impl FnMut(u64) -> String) -> Vec<(String, u64)> {
+        let mut sums: BTreeMap<String, u64> = BTreeMap::new();
+        for (address, count) in &self.blocks {
+            *sums.entry(name(*address)).or_default() += count;
         }
         let mut sums: Vec<_> = sums.into_iter().collect();
         sums.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
@@ -113,7 +112,7 @@ mod tests {
         let later = Counts { blocks: BTreeMap::from([(0x1000, 25), (kernel, 20), (kernel + 8, 7)]), time_ns: 9 };
         let between = later.since(&earlier);
         assert_eq!((between.instructions(), between.time_ns), ((10, 7), 4));
-        let symbols = BTreeMap::from([(kernel, "first".to_owned()), (kernel + 4, "second".to_owned())]);
-        assert_eq!(between.by_function(&symbols), [("second", 7)]);
+        let name = |address| if address < kernel { "program".to_owned() } else { "kernel".to_owned() };
+        assert_eq!(between.by_function(name), [("program".to_owned(), 10), ("kernel".to_owned(), 7)]);
     }
 }

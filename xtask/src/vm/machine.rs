@@ -252,9 +252,11 @@ impl Spec<'_> {
         let many = if queues > 1 { format!(",mq=on,vectors={vectors}") } else { String::new() };
         let device = match self.device {
             _ if !is_directors => plain,
-            // The driver maps memory for the device itself, which zero-copy needs, only behind "an IOMMU".
+            // The driver maps memory for the device itself, which zero-copy needs, only behind "an IOMMU". A packet of
+            // AF_XDP takes two descriptors; with indirect ones the driver would allocate memory for each packet's.
             Device::Virtio => {
-                format!("virtio-net-pci,{mac},{whole},{rings}{many},iommu_platform=on,disable-legacy=on")
+                let zero_copy = "iommu_platform=on,disable-legacy=on,indirect_desc=off";
+                format!("virtio-net-pci,{mac},{whole},{rings}{many},{zero_copy}")
             }
             Device::VirtioPlain => format!("virtio-net-pci,{mac},{whole},{rings}{many}"),
             Device::Igb => format!("igb,bus=port-{letter},{mac}"),

@@ -15,12 +15,19 @@ use super::report::{self, Report};
 use super::{Ground, How};
 use crate::cargo;
 use crate::paint::title;
+use crate::profile::symbols::Symbols;
 
 /// How long the interfaces collect what they send.
 const MODERATION: Duration = Duration::from_millis(1);
 
 /// Functions of a profile that are shown.
-const SHOWN: usize = 15;
+const SHOWN: usize = 40;
+
+/// Where the kernel loads the program, if it is told to use no random addresses (`norandmaps`).
+const PROGRAM_BASE: u64 = 0x5555_5555_4000;
+
+/// Addresses of the kernel and its modules.
+const KERNEL: u64 = 1 << 63;
 
 /// A figure: one director, one method.
 #[derive(Debug)]
@@ -101,7 +108,8 @@ pub(super) fn run(how: How, seconds: u32, methods: &[String], profile: bool) -> 
         limit: how.limit(),
     };
     let machine = ground.start(&spec)?;
-    let mut listener = Listener { file, ..Listener::default() };
+    let program = cargo::build_release()?.join("xvs");
+    let mut listener = Listener { file, program, ..Listener::default() };
     let mut report = report::follow(&ground.store, machine, |machine, word| listener.hear(machine, word))?;
     listener.conclude(methods, &mut report);
     Ok(report)
@@ -115,6 +123,8 @@ struct Listener {
     between: Option<Counts>,
     figures: Vec<Figure>,
     symbols: BTreeMap<u64, String>,
+    /// The director's program, for its symbols.
+    program: PathBuf,
 }
 
 impl Listener {
@@ -173,14 +183,23 @@ impl Listener {
         }
     }
 
+    /// Functions of the kernel, and with `xvs:` before them those of the program.
     fn profile(&self, figure: &Figure) {
-        println!(
-            "\n{}",
-            title(format!("{} {}: instructions a packet, by function of the kernel", figure.director, figure.method))
-        );
-        for (name, count) in figure.counts.by_function(&self.symbols).iter().take(SHOWN) {
+        println!("\n{}", title(format!("{} {}: instructions a packet, by function", figure.director, figure.method)));
+        let (mut program, path) = (Symbols::default(), self.program.to_string_lossy());
+        let functions = figure.counts.by_function(|address| {
+            if address >= KERNEL {
+                let found = self.symbols.range(..=address).next_back();
+                return found.map_or_else(|| "?".to_owned(), |(_, name)| name.clone());
+            }
+            let inside = address.checked_sub(PROGRAM_BASE).map(|address| program.at_address(&path, address, "?"));
+            format!("xvs: {}", inside.as_ref().and_then(|names| names.last()).map_or("?", String::as_str))
+        });
+        for (name, count) in functions.iter().take(SHOWN) {
             println!("  {:>7.0}  {name}", *count as f64 / figure.packets);
         }
+        let rest: u64 = functions.iter().skip(SHOWN).map(|(_, count)| count).sum();
+        println!("  {:>7.0}  {} others", rest as f64 / figure.packets, functions.len().saturating_sub(SHOWN));
     }
 }
 
