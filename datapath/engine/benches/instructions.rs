@@ -20,8 +20,11 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use support::common::packet::{ACK, SYN};
+use support::floor::Floor;
 use support::load::{ARRIVALS, BATCH, Load, Plan, capacity_for};
 use support::stream::{LONGEST, LONGEST_INSIDE, SMALLEST, Stream, imix};
+use support::timing::Random;
+use support::umem::Umem;
 use xvs_engine::real::Method;
 use xvs_engine::wire::Headers;
 
@@ -54,6 +57,26 @@ fn parse(name: &str, is_v4: bool) {
     let length = Stream::from_clients(is_v4, ACK, SMALLEST).write(7, 0, &mut frame);
     counted_parse(&frame[..length]);
     case_ends(name);
+}
+
+/// The bare loop that `budget.rs` holds the worker against.
+#[inline(never)]
+fn counted_floor(floor: &Floor, umem: &mut Umem) {
+    assert_eq!(floor.pass(umem), ARRIVALS);
+}
+
+fn floor() {
+    let floor = Floor::new(CONNECTIONS, capacity_for(CONNECTIONS));
+    let (mut umem, mut random) = (Umem::new(), Random::new());
+    let stream = Stream::from_clients(true, ACK, SMALLEST);
+    let mut arrive = |umem: &mut Umem| {
+        umem.arrive(Load::PORTS[0], ARRIVALS, |into| stream.write(random.below(CONNECTIONS), 0, into));
+    };
+    arrive(&mut umem);
+    assert_eq!(floor.pass(&mut umem), ARRIVALS);
+    arrive(&mut umem);
+    counted_floor(&floor, &mut umem);
+    case_ends("floor");
 }
 
 type Hit = (&'static str, usize, Vec<Stream>);
@@ -92,6 +115,7 @@ fn run() {
     let server = |is_v4, length| vec![Stream::from_servers(is_v4, ACK, length)];
     parse("parse/tcp4", v4);
     parse("parse/tcp6", v6);
+    floor();
     hits(
         v4,
         Method::Dr,
