@@ -52,6 +52,7 @@ impl Engine {
         if glance.is_udp() && !self.is_new(glance, hash) {
             return None;
         }
+        self.pressure.set(0); // as without a drop rate it always is: see `drop_under_pressure`
         let (mut turn, terms) = service.plain_turn()?;
         // Nobody else can make it now.
         if terms.one_packet() && glance.is_udp() || !self.is_new(glance, hash) {
