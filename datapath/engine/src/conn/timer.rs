@@ -21,6 +21,8 @@ pub(super) const MAX_S: u32 = (1 << TIMEOUT_BITS) - 1;
 const PACKETS_BITS: u32 = 4;
 const PACKET: u64 = 1 << TIMEOUT_BITS;
 const PACKETS: u64 = ((1 << PACKETS_BITS) - 1) << TIMEOUT_BITS;
+/// That value: one more than the last that makes a difference (`drop_entry`, IPVS's `todrop_entry`).
+const COUNTED: u64 = 9 << TIMEOUT_BITS;
 /// Above them the milliseconds of the last packet: eight years.
 const MILLIS_SHIFT: u32 = TIMEOUT_BITS + PACKETS_BITS;
 
@@ -48,7 +50,7 @@ impl Timer {
     pub(crate) fn restarted(self, now: Now, timeout_s: u32, from_client: bool) -> Self {
         let Timer(old) = self;
         let (timeout, last) = (u64::from(timeout_s), old >> MILLIS_SHIFT);
-        let counts = from_client && old & PACKETS != PACKETS;
+        let counts = from_client && old & PACKETS < COUNTED;
         let is_stale = || {
             let is_short = timeout < 16 && last + (timeout * 1000).div_ceil(16) <= now.millis();
             last + 1000 <= now.millis() || old & TIMEOUT_MASK != timeout || is_short
@@ -99,7 +101,7 @@ impl Conn<'_> {
         }
     }
 
-    /// Packets from the client, as far as they were counted: up to 15; nobody asks for more.
+    /// Packets from the client, as far as they were counted: up to 9; nobody asks for more.
     pub fn packets(&self) -> u32 {
         ((self.timer().0 & PACKETS) >> TIMEOUT_BITS) as u32
     }
