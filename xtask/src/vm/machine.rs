@@ -5,9 +5,9 @@
 //!
 //! Invariant: qemu ends with its value, by its pid, and the scenario has a time limit inside and outside.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -98,6 +98,8 @@ impl Word {
 #[derive(Debug)]
 pub(super) struct Machine {
     qemu: Child,
+    /// What qemu complains of.
+    log: PathBuf,
     lines: Receiver<String>,
     deadline: Instant,
     interrupted: Arc<AtomicBool>,
@@ -112,7 +114,8 @@ impl Machine {
         for signal in [SIGINT, SIGTERM] {
             signal_hook::flag::register(signal, interrupted.clone()).context("signals cannot be watched")?;
         }
-        let log = File::create(store.directory().join("qemu.log")).context("no log file for qemu")?;
+        let path = store.directory().join("qemu.log");
+        let log = File::create(&path).context("no log file for qemu")?;
         let mut command = spec.command(store, &initrd)?;
         let mut qemu = command
             .stdin(Stdio::piped())
@@ -130,7 +133,7 @@ impl Machine {
                 }
             }
         });
-        Ok(Machine { qemu, lines, deadline: Instant::now() + spec.limit, interrupted })
+        Ok(Machine { qemu, log: path, lines, deadline: Instant::now() + spec.limit, interrupted })
     }
 
     /// The next word of the scenario; an error if the machine has ended or time is up.
@@ -143,9 +146,19 @@ impl Machine {
                 Ok(line) => return Ok(Word::parse(&line)),
                 Err(RecvTimeoutError::Disconnected) => bail!("the machine ended before its scenario"),
                 Err(RecvTimeoutError::Timeout) if Instant::now() > self.deadline => bail!("the time limit is over"),
-                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Timeout) => self.check_accelerator()?,
             }
         }
+    }
+
+    /// A /dev/kvm may be there and not be able to run a kernel. qemu stops the machine then, and does not end.
+    fn check_accelerator(&self) -> Result<()> {
+        let log = fs::read_to_string(&self.log).unwrap_or_default();
+        ensure!(
+            !log.contains("KVM internal error"),
+            "the /dev/kvm of this machine cannot run it: use `--accelerator tcg`"
+        );
+        Ok(())
     }
 
     /// Lets a scenario that wants a mark go on.
