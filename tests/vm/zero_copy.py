@@ -93,8 +93,15 @@ def zero_copy(status):
         return f"the kernel lists: {listed}"
 
 
-def http(method):
-    """Asks over new connections, in parallel; shares must be even."""
+def fair(shares, exact):
+    """Even shares; after something has failed, roughly even ones: what was on its way then (a late datagram, a SYN that is
+    sent again) may be scheduled in between, and takes a turn."""
+    slack = exact if exact is not None else sum(shares) // 3
+    return min(shares) > 0 and max(shares) - min(shares) <= slack
+
+
+def http(method, exact=2):
+    """Asks over new connections, in parallel."""
     line = f"xvs-peer ask {VIPS[method]}:80 --parallel 2"
     asking = subprocess.Popen(inside(line, "client"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     total, deadline = 0, time.monotonic() + 60
@@ -105,7 +112,7 @@ def http(method):
         total = sum(json.loads(asking.stdout.readline())["from"].values())
     answers = json.loads(asking.communicate(timeout=30)[0].splitlines()[-1])
     shares = [answers["from"].get(name, 0) for name in SERVERS]
-    if answers["failures"] or sum(shares) < BATCH or abs(shares[0] - shares[1]) > 2:
+    if answers["failures"] or sum(shares) < BATCH or not fair(shares, exact):
         return f"{answers}"
 
 
@@ -117,16 +124,17 @@ def download(method):
             return "the copy differs"
 
 
-def udp(method, sockets=BATCH, asks=3, size=1000):
+def udp(method, sockets=BATCH, asks=3, size=1000, exact=0):
     line = f"xvs-peer udp {VIPS[method]}:5353 --sockets {sockets} --asks {asks} --size {size}"
     answers = json.loads(run(line, "client"))
-    if answers["failures"] or answers["from"] != {name: sockets * asks // 2 for name in SERVERS}:
+    shares = [answers["from"].get(name, 0) for name in SERVERS]
+    if answers["failures"] or sum(shares) != sockets * asks or not fair(shares, exact):
         return f"{answers}"
 
 
 def all_methods(sentence):
     for method in VIPS:
-        case(f"{sentence}: {method.upper()}, HTTP over new connections and UDP", lambda: http(method) or udp(method, 10))
+        case(f"{sentence}: {method.upper()}, HTTP over new connections and UDP", lambda: http(method, None) or udp(method, 10, exact=None))
 
 
 def quiet_status(director):
