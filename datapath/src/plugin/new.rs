@@ -32,7 +32,7 @@ macro_rules! sdk {
 
 sdk! {
     "Cargo.toml" "src/abi.rs" "src/export.rs" "src/guest.rs" "src/guest_tests.rs" "src/hash.rs" "src/lib.rs"
-    "src/log.rs" "src/options.rs" "src/random.rs" "src/reals.rs" "src/request.rs" "src/scheduler.rs"
+    "src/log.rs" "src/options.rs" "src/random.rs" "src/reals.rs" "src/request.rs" "src/scheduler.rs" "src/view.rs"
 }
 
 /// Most characters of a name: a director loads plugins under no longer one.
