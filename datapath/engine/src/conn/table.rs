@@ -6,7 +6,7 @@
 //! Invariant: an entry is in the index under its keys exactly while it lives (and for the moment of being made or
 //! ended); it is ended once, by whoever wins the compare-and-swap; a free entry is on the free list exactly once.
 //! The table never allocates after it was made. It knows no real servers: whoever ends a connection is told which one
-//! it was and settles the counts. Connections are made in [`make`] and ended in [`end`].
+//! it was and settles the counts. Connections are made in `make` and ended in `end`.
 
 mod end;
 mod make;
@@ -144,7 +144,7 @@ impl Table {
         }
     }
 
-    /// The IPv4 entry of a [guess](Table::guess), if there is one of that number.
+    /// The IPv4 entry of a [guess](Table::guesser), if there is one of that number.
     #[inline(always)]
     pub(crate) fn quick(&self, id: ConnId) -> Option<Quick<'_>> {
         self.v4.quick(id.0)

@@ -46,14 +46,14 @@ impl Verdict {
 /// What a packet waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Awaited {
-    /// The MAC of its next hop; all else is ready. Ask [`Engine::release`].
+    /// The MAC of its next hop; all else is ready. Ask [`release`](super::Engine::release).
     Mac {
         /// The next hop.
         hop: HopId,
         /// It must be cut to this size then.
         mtu: Option<NonZeroU16>,
     },
-    /// The first fragment of its packet; it is as it came. Ask [`Engine::forward`] again when that one has passed.
+    /// The first fragment of its packet; it is as it came. Ask [`forward`](super::Engine::forward) again when that one has passed.
     FirstFragment,
 }
 

@@ -82,7 +82,7 @@ impl Real<'_> {
         }
     }
 
-    /// The encapsulation on the way to it, for connections that it serves by [`Method::Tun`].
+    /// The encapsulation on the way to it, for connections that it serves by [`Method::Tun`](super::Method::Tun).
     #[inline]
     pub fn tunnel(&self) -> Tunnel {
         Tunnel::from_bits(self.words[word::TUNNEL].load(Relaxed) as u32)
