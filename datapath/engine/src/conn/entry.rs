@@ -36,7 +36,7 @@ const GENERATION_SHIFT: u32 = 32;
 /// Words behind the key, for both families.
 pub(super) mod tail {
     pub(in super::super) const CONTROL: usize = 0;
-    pub(in super::super) const TIME: usize = 1; // last seen (ms) << 24 | timeout (s)
+    pub(in super::super) const TIME: usize = 1; // see `timer`
     pub(in super::super) const REPLY: usize = 2; // service << 32 | path of the answers
     pub(in super::super) const FREE: usize = 3; // next free entry; of a living NAT connection its `Shifts`
     pub(in super::super) const LINK: usize = 4; // see `kinship`

@@ -40,8 +40,8 @@ pub(super) const NONE: u32 = u32::MAX;
 /// The index.
 #[derive(Debug)]
 pub(super) struct Index {
+    /// A power of two, two at least.
     buckets: Lines,
-    mask: usize,
 }
 
 /// A locked bucket; unlocks when dropped.
@@ -135,13 +135,13 @@ impl Index {
     pub(super) fn new(keys: usize) -> Self {
         // Four keys of seven slots on average, when every entry is taken: one in fifty keys lives in its second bucket.
         let count = (keys / 4).next_power_of_two().max(2);
-        Index { buckets: Lines::new(count), mask: count - 1 }
+        Index { buckets: Lines::new(count) }
     }
 
     /// First bucket, tag and second bucket of a hash. The tag alone leads from one bucket to the other and back.
     #[inline]
     fn place(&self, hash: FlowHash) -> (usize, u64, usize) {
-        let first = hash.0 as usize & self.mask;
+        let first = hash.0 as usize & (self.buckets.len() - 1);
         let tag = hash.0 & TAG;
         (first, tag, self.other(first, tag))
     }
@@ -150,7 +150,7 @@ impl Index {
     fn other(&self, bucket: usize, tag: u64) -> usize {
         // Odd, so the two always differ.
         let distance = ((tag >> 33).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20) as usize | 1;
-        (bucket ^ distance) & self.mask
+        (bucket ^ distance) & (self.buckets.len() - 1)
     }
 
     /// Starts to bring the first bucket of a hash into the cache.
@@ -189,7 +189,7 @@ impl Index {
     /// Is there nothing at all under this hash? One look at one word: no says nothing.
     #[inline(always)]
     pub(super) fn lacks(&self, hash: FlowHash) -> bool {
-        let meta = self.buckets.line(hash.0 as usize & self.mask)[META].load(Acquire);
+        let meta = self.buckets.wrapped(hash.0 as usize)[META].load(Acquire);
         likely(meta, hash.0) | meta & ABSENTS == 0
     }
 
@@ -197,7 +197,7 @@ impl Index {
     #[inline]
     pub(super) fn insert(&self, hash: FlowHash, id: u32) -> bool {
         let slot = hash.0 & TAG | (u64::from(id) + 1);
-        Locked::take(self.buckets.line(hash.0 as usize & self.mask)).put(slot) || self.insert_second(hash, slot)
+        Locked::take(self.buckets.wrapped(hash.0 as usize)).put(slot) || self.insert_second(hash, slot)
     }
 
     /// The same if the first bucket was full.

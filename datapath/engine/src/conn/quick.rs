@@ -12,6 +12,7 @@ use crate::wire::{Glance, Glance6, TcpFlags};
 
 use super::entry::{FLAGS_SHIFT, Flags, INBOUND_KEY, KEY4, KEY6, LIVE, OUTBOUND_KEY, tail};
 use super::shift::Shifts;
+use super::table::End4;
 use super::timer::Timer;
 use super::{Class, tcp};
 
@@ -151,14 +152,14 @@ impl Quick<'_> {
 
     /// VIP and port.
     #[inline(always)]
-    pub(crate) fn virtual_end(&self) -> (u32, u16) {
-        (self.word(0) as u32, (self.word(1) >> 32) as u16)
+    pub(crate) fn virtual_end(&self) -> End4 {
+        End4 { address: self.word(0) as u32, port: (self.word(1) >> 32) as u16 }
     }
 
     /// RIP (of NAT) and the port there.
     #[inline(always)]
-    pub(crate) fn server_end(&self) -> (u32, u16) {
-        ((self.word(2) >> 32) as u32, (self.word(1) >> 16) as u16)
+    pub(crate) fn server_end(&self) -> End4 {
+        End4 { address: (self.word(2) >> 32) as u32, port: (self.word(1) >> 16) as u16 }
     }
 }
 

@@ -5,6 +5,8 @@
 
 use crate::flow::{Address, Endpoint, Family};
 
+use super::table::End4;
+
 /// The shifts of a NAT connection in one word: from the lowest bits on, those of the IP checksum and of TCP's or UDP's for a
 /// client's packets, and the same for a server's. The first ones count the hop as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,8 +29,9 @@ impl Shifts {
 
     /// The same for IPv4 addresses.
     #[inline]
-    pub(super) fn between4((virtual_address, virtual_port): (u32, u16), (server, port): (u32, u16)) -> Self {
-        Self::by_sums((fold(virtual_address.into()).into(), virtual_port), (fold(server.into()).into(), port))
+    pub(super) fn between4(virtual_end: End4, server: End4) -> Self {
+        let by_sum = |end: End4| (fold(end.address.into()).into(), end.port);
+        Self::by_sums(by_sum(virtual_end), by_sum(server))
     }
 
     /// By the addresses' words added up, and the ports.
@@ -59,7 +62,7 @@ impl Shifts {
     }
 }
 
-/// The words of an address, added up: of a large IPv4 address no more than 0xffff, as of any other.
+/// The words of an address, added up, in 16 bits.
 fn sum(address: Address) -> u64 {
     let bits = match address.family() {
         Family::Inet => address.low32().into(),

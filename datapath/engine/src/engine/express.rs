@@ -15,7 +15,7 @@ use super::{Engine, Verdict};
 use crate::conn::{ConnId, Quick, Slot, tcp};
 use crate::drop::DropReason;
 use crate::flow::{Family, FlowHash};
-use crate::forward::express::{self, End4, Headers4, Outer4};
+use crate::forward::express::{self, Headers4, Outer4};
 use crate::hop::{Exit, HopId, Port, Resolved};
 use crate::real::{Method, Real};
 use crate::rings::Frame;
@@ -192,10 +192,10 @@ impl Engine {
     #[inline(always)]
     fn express_nat(&self, bytes: &mut Headers4, glance: &Glance, conn: &Quick<'_>, real: Real<'_>) -> Option<Port> {
         let (hop, exit) = self.way_to(real)?;
-        let (address, port) = conn.server_end();
+        let server = conn.server_end();
         let fits = glance.ip_len() <= real.mtu() && express::has_checksum(bytes, glance);
         (fits && conn.is_current()).then_some(())?;
-        express::nat_in(bytes, glance, End4 { address, port }, conn.shifts().inbound());
+        express::nat_in(bytes, glance, server, conn.shifts().inbound());
         hop.address(exit, express::macs(bytes));
         Some(exit.port)
     }
@@ -225,10 +225,10 @@ impl Engine {
     #[inline(always)]
     fn express_out(&self, bytes: &mut Headers4, glance: &Glance, conn: &Quick<'_>) -> Option<Port> {
         let (hop, exit) = self.way_out(conn.reply_path())?;
-        let (address, port) = conn.virtual_end();
+        let virtual_end = conn.virtual_end();
         let may = glance.ip_len() <= exit.mtu as usize && express::has_checksum(bytes, glance);
         (may && conn.is_current()).then_some(())?;
-        express::nat_out(bytes, glance, End4 { address, port }, conn.shifts().outbound());
+        express::nat_out(bytes, glance, virtual_end, conn.shifts().outbound());
         hop.address(exit, express::macs(bytes));
         Some(exit.port)
     }

@@ -4,7 +4,7 @@
 //! or guest. The connection is made in one go: looked up once, under the lock of its service; written as its first packet
 //! leaves it, so that nothing is changed afterwards; counted in one step.
 //!
-//! Invariant: what [`Engine::welcome`] does is what [`Engine::open`] and [`Engine::track`] do (`tests/express.rs` compares
+//! Invariant: what [`Engine::welcome`] does is what [`Engine::open`] and [`Engine::track`] do (`tests/newcomers.rs` compares
 //! the two), and it does nothing at all where it says none. Until the scheduler is asked it may say so.
 
 use xvs_sdk::Request;

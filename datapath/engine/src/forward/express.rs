@@ -7,7 +7,7 @@
 pub use crate::wire::glance::L3;
 use crate::wire::glance::L4;
 
-use crate::conn::Shift;
+use crate::conn::{End4, Shift};
 use crate::wire::{Glance, Packet, get_u16, put_u16};
 
 /// The bytes that a rewrite touches: from the link header to the end of TCP's without options, or of the inner IPv4 header.
@@ -18,15 +18,6 @@ pub const OUTER: usize = 20;
 
 /// Times 65,535 it is 1.
 const INVERSE: u32 = 0xfffe_ffff;
-
-/// An address and a port, host order.
-#[derive(Clone, Copy, Debug)]
-pub struct End4 {
-    /// The address.
-    pub address: u32,
-    /// The port.
-    pub port: u16,
-}
 
 /// What an outer header is made of.
 #[derive(Clone, Copy, Debug)]
