@@ -83,8 +83,14 @@ type Hit = (&'static str, usize, Vec<Stream>);
 
 /// Packets of known connections, at the director of one method and family.
 fn hits(is_v4: bool, method: Method, cases: &[Hit]) {
-    let capacity = capacity_for(CONNECTIONS);
-    let mut load = Load::new(Plan { is_v4, method, connections: CONNECTIONS, capacity, ..Plan::default() });
+    hits_at(&mut Load::new(plan(is_v4, method)), cases);
+}
+
+fn plan(is_v4: bool, method: Method) -> Plan<'static> {
+    Plan { is_v4, method, connections: CONNECTIONS, capacity: capacity_for(CONNECTIONS), ..Plan::default() }
+}
+
+fn hits_at(load: &mut Load, cases: &[Hit]) {
     for (name, batch, streams) in cases {
         load.worker.rings.batch = *batch;
         load.arrive(streams);
@@ -116,6 +122,7 @@ fn run() {
     parse("parse/tcp4", v4);
     parse("parse/tcp6", v6);
     floor();
+    hits_at(&mut Load::of_young(plan(v4, Method::Dr)), &[("hit/dr/young", BATCH, client(v4, SMALLEST))]);
     hits(
         v4,
         Method::Dr,

@@ -75,8 +75,18 @@ pub struct Load {
 }
 
 impl Load {
-    /// Makes the director, and its connections by their first two packets each.
+    /// Makes the director, and its connections, which have talked: each has had ten packets, most of them the last one within the
+    /// last second.
     pub fn new(plan: Plan<'static>) -> Self {
+        let mut load = Self::of_young(plan);
+        for _ in 0..8 {
+            load.all_say(&[ACK]);
+        }
+        load
+    }
+
+    /// The same with young connections: they have had two packets each, and these seconds ago.
+    pub fn of_young(plan: Plan<'static>) -> Self {
         let mut site = Site::new(plan.capacity);
         // NICs, not virtual devices.
         site.interfaces.iter_mut().for_each(|interface| interface.partial = false);
@@ -99,12 +109,13 @@ impl Load {
         load
     }
 
-    fn open(&mut self) {
+    /// A packet from each client with each of these flags.
+    fn all_say(&mut self, flags: &[u8]) {
         let Plan { is_v4, connections, .. } = self.plan;
-        let [syn, ack] = [SYN, ACK].map(|flags| Stream::from_clients(is_v4, flags, SMALLEST));
+        let streams: Vec<_> = flags.iter().map(|&flags| Stream::from_clients(is_v4, flags, SMALLEST)).collect();
         for first in (0..connections).step_by(ARRIVALS) {
             let count = ARRIVALS.min((connections - first) as usize);
-            for stream in [&syn, &ack] {
+            for stream in &streams {
                 let mut client = first;
                 self.worker.rings.arrive(CLIENTS, count, |into| {
                     client += 1;
@@ -113,6 +124,11 @@ impl Load {
                 self.breathe(count);
             }
         }
+    }
+
+    fn open(&mut self) {
+        let connections = self.plan.connections;
+        self.all_say(&[SYN, ACK]);
         assert_eq!(self.shared.table.len(), connections);
         self.servers = (0..connections)
             .map(|client| {

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, fence};
 use crate::flow::Protocol;
 use crate::lines::WORDS;
 use crate::real::{Method, RealId};
+use crate::time::Now;
 use crate::wire::{Glance, Glance6, TcpFlags};
 
 use super::entry::{FLAGS_SHIFT, Flags, INBOUND_KEY, KEY4, KEY6, LIVE, OUTBOUND_KEY, tail};
@@ -123,9 +124,11 @@ impl<'t, const N: usize> Quick<'t, N> {
         Timer(self.word(Self::TAIL + tail::TIME))
     }
 
-    /// Its timer is another one now, if it is.
-    #[inline(always)]
-    pub(crate) fn set_timer(&self, old: Timer, new: Timer) {
+    /// Its timer starts again after a packet, if it is time.
+    #[inline(never)]
+    pub(crate) fn restart(&self, now: Now, timeout_s: u32, from_client: bool) {
+        let old = self.timer();
+        let new = old.restarted(now, timeout_s, from_client);
         if new != old {
             self.words[Self::TAIL + tail::TIME].store(new.0, Relaxed);
         }

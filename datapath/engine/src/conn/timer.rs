@@ -26,6 +26,11 @@ const COUNTED: u64 = 9 << TIMEOUT_BITS;
 /// Above them the milliseconds of the last packet: eight years.
 const MILLIS_SHIFT: u32 = TIMEOUT_BITS + PACKETS_BITS;
 
+/// A packet starts a timer again that has run for so long;
+const RESTART_MS: u64 = 1000;
+/// and sooner, if its timeout is shorter than so many seconds.
+const SHORT_S: u64 = 16;
+
 /// A timer as it was at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Timer(pub(super) u64);
@@ -44,6 +49,14 @@ impl Timer {
         self.left(now) == 0
     }
 
+    /// Would a packet leave it as it is, whoever sent it? So it is within a second of its start, if that is short against its
+    /// timeout and nobody counts packets any more. (A timeout that was changed meanwhile begins with the next start.)
+    #[inline(always)]
+    pub(crate) fn is_fresh(self, now: Now) -> bool {
+        let age = now.millis().wrapping_sub(self.0 >> MILLIS_SHIFT);
+        age < RESTART_MS && self.0 & (PACKETS | TIMEOUT_MASK) >= COUNTED | SHORT_S
+    }
+
     /// What it is after a packet, which counts if the client has sent it. It is started again once a second, or sixteen times
     /// in a shorter timeout, and by the first packets; else it is as it was. Timeouts beyond [`MAX_S`] do not come here.
     #[inline(always)]
@@ -52,8 +65,8 @@ impl Timer {
         let (timeout, last) = (u64::from(timeout_s), old >> MILLIS_SHIFT);
         let counts = from_client && old & PACKETS < COUNTED;
         let is_stale = || {
-            let is_short = timeout < 16 && last + (timeout * 1000).div_ceil(16) <= now.millis();
-            last + 1000 <= now.millis() || old & TIMEOUT_MASK != timeout || is_short
+            let is_short = timeout < SHORT_S && last + (timeout * 1000).div_ceil(16) <= now.millis();
+            last + RESTART_MS <= now.millis() || old & TIMEOUT_MASK != timeout || is_short
         };
         if !counts && !is_stale() {
             return self;
@@ -120,5 +133,27 @@ impl Conn<'_> {
     /// When the last packet came by, to the second.
     pub fn last_seen(&self) -> Now {
         Now::from_millis(self.timer().0 >> MILLIS_SHIFT)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// A packet that finds a fresh timer need not look further: it has not expired, and it would stay as it is.
+        #[test]
+        fn a_fresh_timer_stays_as_it_is(
+            last in 0..5000u64, age in prop_oneof![0..1200u64, 0..100_000u64], packets in 0..=9u64,
+            timeout in prop_oneof![0..20u32, 0..=MAX_S], from_client: bool,
+        ) {
+            let timer = Timer(last << MILLIS_SHIFT | packets << TIMEOUT_BITS | u64::from(timeout));
+            let now = Now::from_millis(last + age);
+            let stays = !timer.is_over(now) && timer.restarted(now, timeout, from_client) == timer;
+            prop_assert!(stays || !timer.is_fresh(now));
+            // Nor does it look further where it need not.
+            prop_assert_eq!(timer.is_fresh(now), age < 1000 && packets == 9 && timeout >= 16);
+        }
     }
 }

@@ -105,17 +105,17 @@ impl Engine {
         let start = frame.start();
         let bytes: &mut Headers4 = chunk.get_mut(start..start + size_of::<Headers4>())?.first_chunk_mut()?;
         let timer = conn.timer();
-        if timer.is_over(now) || self.snapshot.may_be_partial() && express::may_be_partial(bytes, glance) {
+        let is_fresh = timer.is_fresh(now);
+        if !is_fresh && timer.is_over(now) || self.snapshot.may_be_partial() && express::may_be_partial(bytes, glance) {
             return None;
         }
-        let slot = if glance.is_udp() { Slot::UDP } else { Slot::tcp(tcp::State::Established) };
-        let timeout_s = self.shared.timeouts.get(conn.class(), slot);
-        let restarted = timer.restarted(now, timeout_s, from_client);
         if !from_client {
             let port = self.express_out(bytes, glance, &conn)?;
             self.counters.real_out(conn.real(), glance.ip_len());
             tally.outbound += 1;
-            conn.set_timer(timer, restarted);
+            if !is_fresh {
+                self.restart_steady(&conn, glance, from_client, now);
+            }
             return Some(port);
         }
         let real = self.shared.arena.get(conn.real());
@@ -134,8 +134,23 @@ impl Engine {
         };
         self.counters.real_in(conn.real(), glance.ip_len());
         tally.inbound += 1;
-        conn.set_timer(timer, restarted);
+        if !is_fresh {
+            self.restart_steady(&conn, glance, from_client, now);
+        }
         Some(port)
+    }
+
+    /// The timer of a connection in the state that the express lane knows.
+    #[inline(always)]
+    pub(super) fn restart_steady<A, const N: usize>(
+        &self,
+        conn: &Quick<'_, N>,
+        glance: &Glance<A>,
+        from_client: bool,
+        now: Now,
+    ) {
+        let slot = if glance.is_udp() { Slot::UDP } else { Slot::tcp(tcp::State::Established) };
+        conn.restart(now, self.shared.timeouts.get(conn.class(), slot), from_client);
     }
 
     /// What became of a packet that the express lane left alone: the way of a new connection's first packet, or the long

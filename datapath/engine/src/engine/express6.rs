@@ -4,7 +4,7 @@
 //! compares it with the long way, too), so that neither waits for what only the other needs.
 
 use super::{Engine, Tally};
-use crate::conn::{ConnId, Quick6, Slot, tcp};
+use crate::conn::{ConnId, Quick6};
 use crate::flow::{Family, FlowHash};
 use crate::forward::express6::{self, Headers6};
 use crate::hop::Port;
@@ -59,11 +59,11 @@ impl Engine {
         let start = frame.start();
         let bytes: &mut Headers6 = chunk.get_mut(start..start + size_of::<Headers6>())?.first_chunk_mut()?;
         let timer = conn.timer();
-        if timer.is_over(now) || self.snapshot.may_be_partial() && express6::may_be_partial(bytes, glance) {
+        let is_fresh = timer.is_fresh(now);
+        if !is_fresh && timer.is_over(now) || self.snapshot.may_be_partial() && express6::may_be_partial(bytes, glance)
+        {
             return None;
         }
-        let slot = if glance.is_udp() { Slot::UDP } else { Slot::tcp(tcp::State::Established) };
-        let restarted = timer.restarted(now, self.shared.timeouts.get(conn.class(), slot), from_client);
         let port = if from_client {
             let real = self.shared.arena.get(conn.real());
             let port = match Method::from_bits(conn.method_bits())? {
@@ -87,7 +87,9 @@ impl Engine {
             tally.outbound += 1;
             port
         };
-        conn.set_timer(timer, restarted);
+        if !is_fresh {
+            self.restart_steady(&conn, glance, from_client, now);
+        }
         Some(port)
     }
 
