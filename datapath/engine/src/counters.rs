@@ -3,8 +3,11 @@
 //! Invariant: only the owning worker writes, so a count is a plain load, add and store (no locked instruction), and
 //! readers see each value whole. Totals of a service or of the director are sums that the reader makes.
 
+mod at_hand;
+
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+pub(crate) use self::at_hand::{AtHand, Way};
 use crate::drop::{DropReason, REASONS};
 use crate::lines::Lines;
 use crate::real::RealId;
@@ -153,33 +156,16 @@ impl Counters {
         self.drops[reason as usize].get()
     }
 
-    /// A connection went to this server.
+    /// What is at hand of this server.
     #[inline(always)]
-    pub fn real_conn(&self, real: RealId) {
-        bump(&self.reals.line(real.0 as usize)[0], 1);
-    }
-
-    /// A client's packet went to this server.
-    #[inline(always)]
-    pub fn real_in(&self, real: RealId, bytes: usize) {
-        let line = self.reals.line(real.0 as usize);
-        bump(&line[1], 1);
-        bump(&line[2], bytes as u64);
-    }
-
-    /// A packet of this server went to a client.
-    #[inline(always)]
-    pub fn real_out(&self, real: RealId, bytes: usize) {
-        let line = self.reals.line(real.0 as usize);
-        bump(&line[3], 1);
-        bump(&line[4], bytes as u64);
+    pub(crate) fn at_hand(&self, real: RealId) -> AtHand<'_> {
+        AtHand(self.reals.line(real.0 as usize))
     }
 
     /// A server's traffic through this worker.
     pub fn real(&self, real: RealId) -> Traffic {
-        let line = self.reals.line(real.0 as usize);
-        let get = |index: usize| line[index].load(Relaxed);
-        Traffic { conns: get(0), in_packets: get(1), in_bytes: get(2), out_packets: get(3), out_bytes: get(4) }
+        let [conns, in_packets, in_bytes, out_packets, out_bytes] = self.at_hand(real).counts();
+        Traffic { conns, in_packets, in_bytes, out_packets, out_bytes }
     }
 }
 
@@ -191,10 +177,10 @@ mod tests {
     #[test]
     fn counts_stay_apart() {
         let counters = Counters::new(3);
-        counters.real_conn(RealId(1));
-        counters.real_in(RealId(1), 100);
-        counters.real_out(RealId(1), 40);
-        counters.real_in(RealId(1), 60);
+        counters.at_hand(RealId(1)).count_conn();
+        counters.at_hand(RealId(1)).count_in(100);
+        counters.at_hand(RealId(1)).count_out(40);
+        counters.at_hand(RealId(1)).count_in(60);
         let expected = Traffic { conns: 1, in_packets: 2, in_bytes: 160, out_packets: 1, out_bytes: 40 };
         assert_eq!(counters.real(RealId(1)), expected);
         assert_eq!((counters.real(RealId(0)), counters.real(RealId(2))), Default::default());

@@ -100,6 +100,9 @@ pub struct Engine {
     last_hop: Cell<Option<((InterfaceId, Address), HopId)>>,
     /// Keys that connections of this batch owe.
     debts: Debts,
+    /// Under which stamp the ways that are at hand hold, in this batch; and how often the snapshot has changed.
+    stamp: Cell<u64>,
+    swaps: u64,
     /// Packets that may still open a connection before the next one is dropped, under pressure.
     pressure: Cell<u32>,
 }
@@ -127,6 +130,8 @@ impl Engine {
             interface: Cell::new(0),
             last_hop: Cell::new(None),
             debts: Debts::default(),
+            stamp: Cell::new(0),
+            swaps: 0,
             pressure: Cell::new(0),
         }
     }
@@ -145,6 +150,7 @@ impl Engine {
 
     /// Takes a new snapshot into use and gives the old one back, to be freed elsewhere.
     pub fn swap(&mut self, snapshot: Arc<Snapshot>) -> Arc<Snapshot> {
+        self.swaps += 1;
         std::mem::replace(&mut self.snapshot, snapshot)
     }
 
@@ -240,7 +246,7 @@ impl Engine {
             self.shared.fragments.note(&headers.flow, id, bound.owner(), now);
         }
         if let (Side::Out, Bound::Conn(conn)) = (side, &mut bound) {
-            self.counters.real_out(conn.real(), headers.ip_len());
+            self.counters.at_hand(conn.real()).count_out(headers.ip_len());
             self.track(conn, side, &headers, now);
             return self.outbound(packet, headers, conn, now);
         }
@@ -251,7 +257,7 @@ impl Engine {
         if !real.is_available() {
             return self.decline(packet, headers, DropReason::ServerGone, now);
         }
-        self.counters.real_in(bound.real(), headers.ip_len());
+        self.counters.at_hand(bound.real()).count_in(headers.ip_len());
         if let (true, Bound::Conn(conn)) = (track, &mut bound) {
             self.track(conn, side, &headers, now);
         }

@@ -7,7 +7,7 @@
 //! seen half old and half new. A [`HopId`] stays valid for good; the table never shrinks.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use std::sync::{Mutex, PoisonError};
 
 use crate::flow::Address;
@@ -129,6 +129,8 @@ pub struct Hops {
     words: Lines,
     book: Mutex<Book>,
     pending: AtomicBool,
+    /// How often a hop has changed, or the mark of one that is in use was taken off.
+    changes: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -140,7 +142,12 @@ struct Book {
 impl Hops {
     /// A table for this many hops.
     pub fn new(capacity: usize) -> Self {
-        Hops { words: Lines::new(capacity.div_ceil(WORDS)), book: Mutex::default(), pending: AtomicBool::new(false) }
+        Hops {
+            words: Lines::new(capacity.div_ceil(WORDS)),
+            book: Mutex::default(),
+            pending: AtomicBool::new(false),
+            changes: AtomicU64::new(0),
+        }
     }
 
     fn book(&self) -> std::sync::MutexGuard<'_, Book> {
@@ -183,6 +190,12 @@ impl Hops {
     pub fn all(&self) -> Vec<(HopId, InterfaceId, Address)> {
         let book = self.book();
         (0..).zip(&book.keys).map(|(id, &(interface, neighbour))| (HopId(id), interface, neighbour)).collect()
+    }
+
+    /// How often a hop has changed, or the mark of one that is in use was taken off.
+    #[inline]
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes.load(Acquire)
     }
 
     /// What is known of a hop: one load.
@@ -233,7 +246,11 @@ impl Hops {
 
     /// The hops that were in use since the last call.
     pub fn take_used(&self) -> Vec<HopId> {
-        self.take_flag(USED)
+        let used = self.take_flag(USED);
+        if !used.is_empty() {
+            self.changes.fetch_add(1, Release);
+        }
+        used
     }
 
     fn take_flag(&self, flag: u64) -> Vec<HopId> {
@@ -260,7 +277,10 @@ impl Hops {
 
     fn rewrite(&self, id: HopId, change: impl Fn(u64) -> u64) {
         // The closure always gives a value, so the update can not fail.
-        let _ = self.word(id).fetch_update(Relaxed, Relaxed, |word| Some(change(word)));
+        let old = self.word(id).fetch_update(Relaxed, Relaxed, |word| Some(change(word))).unwrap_or_default();
+        if change(old) != old {
+            self.changes.fetch_add(1, Release);
+        }
     }
 }
 

@@ -10,7 +10,7 @@ mod counts;
 mod path;
 mod way;
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 
 pub use self::counts::Counts;
 pub use self::path::Path;
@@ -101,6 +101,8 @@ const OVERLOAD: u64 = 2;
 #[derive(Debug)]
 pub struct Arena {
     lines: Lines,
+    /// How often a way to one of them, or whether it is in its list, has changed.
+    changes: AtomicU64,
     capacity: usize,
     generation: Generation,
 }
@@ -108,7 +110,7 @@ pub struct Arena {
 impl Arena {
     /// An arena for this many real servers.
     pub fn new(capacity: usize, generation: Generation) -> Self {
-        let arena = Arena { lines: Lines::new((capacity + 1) * 2), capacity, generation };
+        let arena = Arena { lines: Lines::new((capacity + 1) * 2), changes: AtomicU64::new(0), capacity, generation };
         let nobody = arena.get(arena.nobody());
         let endpoint = Endpoint::new(Address::v4([0; 4]), 0);
         let tunnel = Tunnel::default();
@@ -133,10 +135,16 @@ impl Arena {
         self.generation
     }
 
+    /// How often a way to a server, or whether one is in its list, has changed.
+    #[inline]
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes.load(Acquire)
+    }
+
     /// One record. Panics beyond the end.
     #[inline(always)]
     pub fn get(&self, id: RealId) -> Real<'_> {
-        Real { words: self.lines.pair(id.0 as usize * 2), generation: self.generation }
+        Real { words: self.lines.pair(id.0 as usize * 2), generation: self.generation, changes: &self.changes }
     }
 }
 
@@ -145,6 +153,7 @@ impl Arena {
 pub struct Real<'a> {
     words: &'a [AtomicU64; 16],
     generation: Generation,
+    changes: &'a AtomicU64,
 }
 
 impl Real<'_> {
@@ -162,6 +171,7 @@ impl Real<'_> {
         self.words[word::THRESHOLDS].store(0, Relaxed);
         self.words[word::LEARNED].store(0, Relaxed);
         self.set(settings);
+        self.has_changed();
     }
 
     /// Applies an operator's settings to a record in use. The endpoint is its key and does not change.
@@ -246,6 +256,12 @@ impl Real<'_> {
             true => self.words[word::FLAGS].fetch_or(AVAILABLE, Relaxed),
             false => self.words[word::FLAGS].fetch_and(!AVAILABLE, Relaxed),
         };
+        self.has_changed();
+    }
+
+    /// The way to it, or whether it is in its list, is another one since this moment.
+    fn has_changed(&self) {
+        self.changes.fetch_add(1, Release);
     }
 
     /// At its upper threshold?

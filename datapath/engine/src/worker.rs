@@ -104,6 +104,7 @@ impl<R: Rings> Worker<R> {
     /// the entries.
     #[inline(never)]
     fn inspect(&mut self) {
+        self.engine.begin_batch();
         let wraps = self.wraps;
         for (frame, seen) in self.batch.iter().zip(&mut self.candidates) {
             let (start, end) = (frame.start(), frame.end());

@@ -28,6 +28,14 @@ enum Event {
     Available(bool),
     /// Its way: which of a few.
     Way(u8),
+    /// A router tells of a narrow place on the way of tunnels.
+    Narrow(u32),
+    /// The MACs of all neighbours: not known, known not to answer, or these.
+    Neighbours(u8),
+    /// The director's own MACs and the width of its interfaces.
+    Interfaces(u8, u32),
+    /// Who was in use is asked.
+    Used,
     /// "Don't fragment" is copied into tunnels, or not; and MSS are lowered to what fits them, or not.
     Switches(bool, bool),
 }
@@ -85,6 +93,10 @@ fn events() -> impl Strategy<Value = Event> {
         2 => prop_oneof![0u32..2000, 0u32..1_200_000].prop_map(Event::Wait),
         1 => any::<bool>().prop_map(Event::Available),
         1 => (0u8..6).prop_map(Event::Way),
+        1 => (500u32..1600).prop_map(Event::Narrow),
+        1 => (0u8..6).prop_map(Event::Neighbours),
+        1 => (any::<u8>(), prop_oneof![Just(1500), 60u32..1500]).prop_map(|(mac, mtu)| Event::Interfaces(mac, mtu)),
+        1 => Just(Event::Used),
         1 => (any::<bool>(), any::<bool>()).prop_map(|(copy, clamp)| Event::Switches(copy, clamp)),
     ]
 }
@@ -165,6 +177,23 @@ fn apply(site: &mut Site, event: &Event, fast: bool) -> Option<(Verdict, Vec<u8>
                 server.set_path(path, mtu, source);
             }
         }
+        Event::Narrow(mtu) => {
+            (0..REALS).for_each(|number| site.shared.arena.get(real(number)).learn_mtu(mtu, 552, site.now));
+        }
+        Event::Neighbours(kind) => {
+            for (hop, _, _) in site.shared.hops.all() {
+                match kind {
+                    0 => site.shared.hops.fail(hop),
+                    1 => site.shared.hops.forget(hop),
+                    _ => site.shared.hops.resolve(hop, [2, 0, 0, 0, kind, hop.0 as u8]),
+                }
+            }
+        }
+        Event::Interfaces(mac, mtu) => {
+            site.interfaces.iter_mut().for_each(|interface| (interface.mac[5], interface.mtu) = (mac, mtu));
+            site.compile();
+        }
+        Event::Used => _ = site.shared.hops.take_used(),
         Event::Switches(copy, clamp) => {
             site.shared.switches.pmtu_disc.set(copy.into());
             site.shared.switches.mss_clamp.set(clamp.into());

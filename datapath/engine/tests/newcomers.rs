@@ -247,6 +247,7 @@ fn a_batch_makes_a_connection_once() {
         for (number, frame) in [tcp(CLIENT4, VIP4, SYN), udp(CLIENT4, VIP4, &[7; 18])].into_iter().enumerate() {
             let frame = from_client(&frame.bytes());
             let mut candidates = [(); 2].map(|()| site.engine.glance(&frame).expect("it is one of most"));
+            site.engine.begin_batch();
             site.engine.guess(&mut candidates);
             for candidate in &candidates {
                 let mut chunk = vec![0; 4096];

@@ -68,7 +68,7 @@ impl<'t, const N: usize> Quick<'t, N> {
     /// Is it a living connection in the state that it must have so that a packet does no more to it than to start its timer
     /// again?
     #[inline(always)]
-    fn stands<A>(&self, glance: &Glance<A>) -> bool {
+    pub(crate) fn is_steady<A>(&self, glance: &Glance<A>) -> bool {
         let state = match glance.rest & KIND {
             PLAIN_TCP => tcp::State::Established as u32,
             UDP => super::state::FIRST as u32,
@@ -136,21 +136,18 @@ impl<'t, const N: usize> Quick<'t, N> {
 }
 
 impl Quick<'_> {
-    /// Is it the living connection of this packet, and does that do no more to it than to start its timer again? Tells whether
-    /// the client has sent it; otherwise a NAT server has.
+    /// Is it this packet's, sent by the client?
     #[inline(always)]
-    pub(crate) fn is_steady(&self, glance: &Glance) -> Option<bool> {
-        if !self.stands(glance) {
-            return None;
-        }
-        let (own, ports) = (self.word(0), self.word(1));
-        if own == glance.addresses && (ports ^ glance.rest) & CLIENTS == 0 {
-            return Some(true);
-        }
-        let is_answer = self.may_answer(ports, glance)
+    pub(crate) fn is_clients(&self, glance: &Glance) -> bool {
+        self.word(0) == glance.addresses && (self.word(1) ^ glance.rest) & CLIENTS == 0
+    }
+
+    /// Is it this packet's, sent by a NAT server?
+    #[inline(always)]
+    pub(crate) fn is_servers(&self, glance: &Glance) -> bool {
+        self.may_answer(self.word(1), glance)
             && self.word(2) >> 32 == glance.addresses >> 32
-            && own >> 32 == glance.addresses & 0xffff_ffff;
-        is_answer.then_some(false)
+            && self.word(0) >> 32 == glance.addresses & 0xffff_ffff
     }
 
     /// VIP and port.
@@ -169,17 +166,21 @@ impl Quick<'_> {
 impl Quick6<'_> {
     /// As for IPv4.
     #[inline(always)]
-    pub(crate) fn is_steady(&self, glance: &Glance6) -> Option<bool> {
-        if !self.stands(glance) {
-            return None;
-        }
-        let ports = self.word(Self::PORTS);
+    pub(crate) fn is_clients(&self, glance: &Glance6) -> bool {
         let [a, b, c, d] = glance.addresses;
-        let are = |first: usize, high: u64, low: u64| self.word(first) == high && self.word(first + 1) == low;
-        if (ports ^ glance.rest) & CLIENTS == 0 && are(0, a, b) && are(2, c, d) {
-            return Some(true);
-        }
-        (self.may_answer(ports, glance) && are(4, a, b) && are(0, c, d)).then_some(false)
+        (self.word(Self::PORTS) ^ glance.rest) & CLIENTS == 0 && self.are(0, a, b) && self.are(2, c, d)
+    }
+
+    /// As for IPv4.
+    #[inline(always)]
+    pub(crate) fn is_servers(&self, glance: &Glance6) -> bool {
+        let [a, b, c, d] = glance.addresses;
+        self.may_answer(self.word(Self::PORTS), glance) && self.are(4, a, b) && self.are(0, c, d)
+    }
+
+    #[inline(always)]
+    fn are(&self, first: usize, high: u64, low: u64) -> bool {
+        self.word(first) == high && self.word(first + 1) == low
     }
 
     /// VIP and port.

@@ -56,7 +56,7 @@ impl Engine {
             let room = self.room_through(hop)?;
             let fits = fits(packet, &headers, room)?;
             decrement_ttl(packet.bytes_mut(), &headers);
-            self.counters.real_out(conn.real(), headers.ip_len());
+            self.counters.at_hand(conn.real()).count_out(headers.ip_len());
             quote.translate(packet.bytes_mut(), &mut headers, End::Source, conn.virtual_endpoint());
             (hop, (!fits).then_some(room))
         } else {
@@ -66,7 +66,7 @@ impl Engine {
             let room = room_to(&real, method, now)?;
             let fits = fits(packet, &headers, room)?;
             decrement_ttl(packet.bytes_mut(), &headers);
-            self.counters.real_in(bound.real(), headers.ip_len());
+            self.counters.at_hand(bound.real()).count_in(headers.ip_len());
             match method {
                 Method::Nat => quote.translate(packet.bytes_mut(), &mut headers, End::Destination, bound.server()),
                 Method::Dr | Method::Bypass => {}

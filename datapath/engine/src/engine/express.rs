@@ -13,11 +13,12 @@
 
 use super::{Engine, Verdict};
 use crate::conn::{ConnId, Quick, Slot, tcp};
+use crate::counters::{AtHand, Way};
 use crate::drop::DropReason;
 use crate::flow::{Family, FlowHash};
 use crate::forward::express::{self, Headers4, Outer4};
 use crate::hop::{Exit, HopId, Port, Resolved};
-use crate::real::{Method, Real};
+use crate::real::{Method, RealId};
 use crate::rings::Frame;
 use crate::time::Now;
 use crate::tunnel::Tunnel;
@@ -60,16 +61,14 @@ impl Tally {
     }
 }
 
-/// The ends of a tunnel, and the way.
-struct Tunnelled<'a> {
+/// The ends of a tunnel.
+struct Tunnelled {
     source: u32,
     server: u32,
-    hop: Resolved,
-    exit: &'a Exit,
 }
 
-/// Ways that a tunnel may take, in bytes: none so narrow that it is refused, none wider than a packet's length can tell.
-const TUNNEL_MTU: std::ops::Range<usize> = 128..1 << 16;
+/// The narrowest way that a tunnel may take, in bytes. (None is wider than a packet's length can tell.)
+const TUNNEL_MTU: usize = 128;
 
 impl Engine {
     /// Pass 1: is the frame one for the express lane? Its bucket is then on the way.
@@ -79,6 +78,12 @@ impl Engine {
         let hash = self.shared.table.hash_of(&glance);
         self.shared.table.touch(hash);
         Some(Candidate { glance, hash, conn: Candidate::NONE.conn })
+    }
+
+    /// A batch begins: ways that have changed since the last one do not hold any more.
+    #[inline]
+    pub fn begin_batch(&self) {
+        self.stamp.set(1 + self.swaps + self.shared.changes());
     }
 
     /// Pass 2: whose are they? Their entries are then on the way.
@@ -99,45 +104,85 @@ impl Engine {
         now: Now,
         tally: &mut Tally,
     ) -> Option<Port> {
-        let glance = &candidate.glance;
         let conn = self.shared.table.quick(candidate.conn)?;
-        let from_client = conn.is_steady(glance)?;
-        let start = frame.start();
-        let bytes: &mut Headers4 = chunk.get_mut(start..start + size_of::<Headers4>())?.first_chunk_mut()?;
-        let timer = conn.timer();
-        let is_fresh = timer.is_fresh(now);
-        if !is_fresh && timer.is_over(now) || self.snapshot.may_be_partial() && express::may_be_partial(bytes, glance) {
+        if conn.timer().is_fresh(now) {
+            return self.express_by::<true>(conn, chunk, frame, &candidate.glance, now, tally);
+        }
+        self.express_stale(conn, chunk, frame, &candidate.glance, now, tally)
+    }
+
+    /// The same for a connection whose timer is to start again: a piece of code of its own, so that the other knows nothing of
+    /// timers.
+    #[inline(never)]
+    fn express_stale(
+        &self,
+        conn: Quick<'_>,
+        chunk: &mut [u8],
+        frame: &mut Frame,
+        glance: &Glance,
+        now: Now,
+        tally: &mut Tally,
+    ) -> Option<Port> {
+        if conn.timer().is_over(now) {
             return None;
         }
-        if !from_client {
-            let port = self.express_out(bytes, glance, &conn)?;
-            self.counters.real_out(conn.real(), glance.ip_len());
+        self.express_by::<false>(conn, chunk, frame, glance, now, tally)
+    }
+
+    #[inline(always)]
+    fn express_by<const FRESH: bool>(
+        &self,
+        conn: Quick<'_>,
+        chunk: &mut [u8],
+        frame: &mut Frame,
+        glance: &Glance,
+        now: Now,
+        tally: &mut Tally,
+    ) -> Option<Port> {
+        if !conn.is_steady(glance) {
+            return None;
+        }
+        let at_hand = self.counters.at_hand(conn.real());
+        if !conn.is_clients(glance) {
+            conn.is_servers(glance).then_some(())?;
+            let port = self.express_out(self.head(chunk, frame, glance)?, glance, &conn)?;
+            at_hand.count_out(glance.ip_len());
             tally.outbound += 1;
-            if !is_fresh {
-                self.restart_steady(&conn, glance, from_client, now);
+            if !FRESH {
+                self.restart_steady(&conn, glance, false, now);
             }
             return Some(port);
         }
-        let real = self.shared.arena.get(conn.real());
-        let port = match Method::from_bits(conn.method_bits())? {
-            Method::Dr => self.express_dr(bytes, glance, &conn, real)?,
-            Method::Nat => self.express_nat(bytes, glance, &conn, real)?,
+        let bytes = self.head(chunk, frame, glance)?;
+        let way = self.way_at_hand(at_hand, conn.real())?;
+        match Method::from_bits(conn.method_bits())? {
+            Method::Dr => self.express_dr(bytes, glance, &conn, way)?,
+            Method::Nat => self.express_nat(bytes, glance, &conn, way)?,
             Method::Tun => {
-                let tunnel = self.express_tun(glance, &conn, real, now)?;
-                let start = start.checked_sub(express::OUTER)?;
+                let tunnel = self.express_tun(glance, &conn, way, now)?;
+                let start = frame.start().checked_sub(express::OUTER)?;
                 let bytes = chunk.get_mut(start..start + size_of::<Headers4>())?.first_chunk_mut()?;
                 frame.set_packet(start, express::OUTER + express::L3 + glance.ip_len());
                 tally.wrapped += 1;
-                self.wrap_express(bytes, glance, &tunnel)
+                self.wrap_express(bytes, glance, &tunnel, way);
             }
             Method::Bypass => return None,
-        };
-        self.counters.real_in(conn.real(), glance.ip_len());
-        tally.inbound += 1;
-        if !is_fresh {
-            self.restart_steady(&conn, glance, from_client, now);
         }
-        Some(port)
+        at_hand.count_in(glance.ip_len());
+        tally.inbound += 1;
+        if !FRESH {
+            self.restart_steady(&conn, glance, true, now);
+        }
+        Some(way.port())
+    }
+
+    /// The head of the packet in a frame, of whose chunk these are the bytes; unless its checksum may have been left to hardware.
+    #[inline(always)]
+    fn head<'f>(&self, chunk: &'f mut [u8], frame: &Frame, glance: &Glance) -> Option<&'f mut Headers4> {
+        let start = frame.start();
+        let bytes: &mut Headers4 = chunk.get_mut(start..start + size_of::<Headers4>())?.first_chunk_mut()?;
+        let is_whole = !(self.snapshot.may_be_partial() && express::may_be_partial(bytes, glance));
+        is_whole.then_some(bytes)
     }
 
     /// The timer of a connection in the state that the express lane knows.
@@ -177,63 +222,61 @@ impl Engine {
     #[inline(always)]
     pub(super) fn express_new(&self, packet: &mut Packet<'_>, glance: &Glance, conn: ConnId, now: Now) -> Option<Port> {
         let quick = self.shared.table.quick(conn)?;
-        let real = self.shared.arena.get(quick.real());
-        let port = match Method::from_bits(quick.method_bits())? {
-            Method::Dr => self.express_dr(packet.head_mut()?, glance, &quick, real)?,
-            Method::Nat => self.express_nat(packet.head_mut()?, glance, &quick, real)?,
+        let at_hand = self.counters.at_hand(quick.real());
+        let way = self.way_at_hand(at_hand, quick.real())?;
+        match Method::from_bits(quick.method_bits())? {
+            Method::Dr => self.express_dr(packet.head_mut()?, glance, &quick, way)?,
+            Method::Nat => self.express_nat(packet.head_mut()?, glance, &quick, way)?,
             // A SYN may have its MSS lowered.
             Method::Tun if !self.shared.switches.mss_clamp.is_on() => {
-                let tunnel = self.express_tun(glance, &quick, real, now)?;
-                self.wrap_express(express::widen(packet, glance.ip_len())?, glance, &tunnel)
+                let tunnel = self.express_tun(glance, &quick, way, now)?;
+                self.wrap_express(express::widen(packet, glance.ip_len())?, glance, &tunnel, way);
             }
             Method::Tun | Method::Bypass => return None,
-        };
-        self.counters.real_in(quick.real(), glance.ip_len());
+        }
+        at_hand.count_in(glance.ip_len());
         self.counters.inbound.add(1);
-        Some(port)
+        Some(way.port())
     }
 
     /// A client's packet to its real server by direct routing.
     #[inline(always)]
-    fn express_dr(&self, bytes: &mut Headers4, glance: &Glance, conn: &Quick<'_>, real: Real<'_>) -> Option<Port> {
-        let (hop, exit) = self.way_to(real)?;
-        (glance.ip_len() <= real.mtu() && conn.is_current()).then_some(())?;
+    fn express_dr(&self, bytes: &mut Headers4, glance: &Glance, conn: &Quick<'_>, way: Way) -> Option<()> {
+        (glance.ip_len() <= way.mtu() && conn.is_current()).then_some(())?;
         express::pass(bytes);
-        hop.address(exit, express::macs(bytes));
-        Some(exit.port)
+        way.address(express::macs(bytes));
+        Some(())
     }
 
     /// By NAT.
     #[inline(always)]
-    fn express_nat(&self, bytes: &mut Headers4, glance: &Glance, conn: &Quick<'_>, real: Real<'_>) -> Option<Port> {
-        let (hop, exit) = self.way_to(real)?;
+    fn express_nat(&self, bytes: &mut Headers4, glance: &Glance, conn: &Quick<'_>, way: Way) -> Option<()> {
         let server = conn.server_end();
-        let fits = glance.ip_len() <= real.mtu() && express::has_checksum(bytes, glance);
+        let fits = glance.ip_len() <= way.mtu() && express::has_checksum(bytes, glance);
         (fits && conn.is_current()).then_some(())?;
         express::nat_in(bytes, glance, server, conn.shifts().inbound());
-        hop.address(exit, express::macs(bytes));
-        Some(exit.port)
+        way.address(express::macs(bytes));
+        Some(())
     }
 
     /// By a tunnel, if it is IP in IP over IPv4 and wide enough.
     #[inline(always)]
-    fn express_tun(&self, glance: &Glance, conn: &Quick<'_>, real: Real<'_>, now: Now) -> Option<Tunnelled<'_>> {
-        let (hop, exit) = self.way_to(real)?;
+    fn express_tun(&self, glance: &Glance, conn: &Quick<'_>, way: Way, now: Now) -> Option<Tunnelled> {
+        let real = self.shared.arena.get(conn.real());
         let (source, server) = real.plain_tunnel()?;
-        let (len, mtu) = (glance.ip_len(), real.path_mtu(now));
-        let fits = len + Tunnel::Ipip.overhead(Family::Inet) <= mtu && TUNNEL_MTU.contains(&mtu);
-        (fits && conn.is_current()).then_some(Tunnelled { source, server, hop, exit })
+        let (len, mtu) = (glance.ip_len(), if real.has_learned() { real.path_mtu(now) } else { way.mtu() });
+        let fits = len + Tunnel::Ipip.overhead(Family::Inet) <= mtu && mtu >= TUNNEL_MTU;
+        (fits && conn.is_current()).then_some(Tunnelled { source, server })
     }
 
     /// The same, when nothing speaks against it and there is room before the packet.
     #[inline(always)]
-    fn wrap_express(&self, bytes: &mut Headers4, glance: &Glance, tunnel: &Tunnelled<'_>) -> Port {
-        let &Tunnelled { source, server, hop, exit } = tunnel;
+    fn wrap_express(&self, bytes: &mut Headers4, glance: &Glance, tunnel: &Tunnelled, way: Way) {
+        let &Tunnelled { source, server } = tunnel;
         let stays_whole = self.shared.switches.pmtu_disc.is_on() && express::dont_fragment(bytes);
         let ident = if stays_whole { None } else { Some(self.next_ident()) };
         express::wrap(bytes, glance.ip_len(), Outer4 { source, server, ident });
-        hop.address(exit, express::macs(bytes));
-        exit.port
+        way.address(express::macs(bytes));
     }
 
     /// A real server's answer to its client, by NAT.
@@ -248,11 +291,20 @@ impl Engine {
         Some(exit.port)
     }
 
-    /// The way to a real server that is in its list.
+    /// The way to a real server that is in its list, as it was at the begin of the batch.
     #[inline(always)]
-    pub(super) fn way_to(&self, real: Real<'_>) -> Option<(Resolved, &Exit)> {
+    pub(super) fn way_at_hand(&self, at_hand: AtHand<'_>, id: RealId) -> Option<Way> {
+        at_hand.way(self.stamp.get()).or_else(|| self.look_up_way(at_hand, id))
+    }
+
+    #[inline(never)]
+    fn look_up_way(&self, at_hand: AtHand<'_>, id: RealId) -> Option<Way> {
+        let real = self.shared.arena.get(id);
         let reach = real.reach();
-        if reach.is_available() { self.way_out(reach.path()) } else { None }
+        let (hop, exit) = if reach.is_available() { self.way_out(reach.path())? } else { return None };
+        let way = Way::new(hop, exit, real.mtu());
+        at_hand.note_way(way, self.stamp.get());
+        Some(way)
     }
 
     /// The way out by the bits of a path, if it leads to a known MAC and leaves untagged frames untagged.

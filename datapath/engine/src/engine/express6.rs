@@ -5,18 +5,19 @@
 
 use super::{Engine, Tally};
 use crate::conn::{ConnId, Quick6};
+use crate::counters::Way;
 use crate::flow::{Family, FlowHash};
 use crate::forward::express6::{self, Headers6};
 use crate::hop::Port;
-use crate::real::{Method, Real};
+use crate::real::Method;
 use crate::rings::Frame;
 use crate::time::Now;
 use crate::tunnel::Tunnel;
 use crate::wire::Glance6;
 use crate::wire::glance::L3;
 
-/// Ways that a tunnel may take, in bytes: none so narrow that it is refused, none wider than a packet's length can tell.
-const TUNNEL_MTU: std::ops::Range<usize> = 1280 + express6::OUTER..1 << 16;
+/// The narrowest way that a tunnel may take, in bytes. (None is wider than a packet's length can tell.)
+const TUNNEL_MTU: usize = 1280 + express6::OUTER;
 
 /// An IPv6 packet in the express lane.
 #[derive(Clone, Copy, Debug)]
@@ -55,7 +56,9 @@ impl Engine {
     ) -> Option<Port> {
         let glance = &candidate.glance;
         let conn = self.shared.table.quick6(candidate.conn)?;
-        let from_client = conn.is_steady(glance)?;
+        conn.is_steady(glance).then_some(())?;
+        let from_client = conn.is_clients(glance);
+        (from_client || conn.is_servers(glance)).then_some(())?;
         let start = frame.start();
         let bytes: &mut Headers6 = chunk.get_mut(start..start + size_of::<Headers6>())?.first_chunk_mut()?;
         let timer = conn.timer();
@@ -64,26 +67,26 @@ impl Engine {
         {
             return None;
         }
+        let at_hand = self.counters.at_hand(conn.real());
         let port = if from_client {
-            let real = self.shared.arena.get(conn.real());
-            let port = match Method::from_bits(conn.method_bits())? {
-                Method::Dr => self.express6_dr(bytes, glance, &conn, real)?,
-                Method::Nat => self.express6_nat(bytes, glance, &conn, real)?,
+            let way = self.way_at_hand(at_hand, conn.real())?;
+            match Method::from_bits(conn.method_bits())? {
+                Method::Dr => self.express6_dr(bytes, glance, &conn, way)?,
+                Method::Nat => self.express6_nat(bytes, glance, &conn, way)?,
                 Method::Tun => {
                     let start = start.checked_sub(express6::OUTER)?;
                     let bytes = chunk.get_mut(start..start + size_of::<Headers6>())?.first_chunk_mut()?;
-                    let port = self.express6_tun(bytes, glance, &conn, real, now)?;
+                    self.express6_tun(bytes, glance, &conn, way, now)?;
                     frame.set_packet(start, L3 + express6::OUTER + glance.ip_len());
-                    port
                 }
                 Method::Bypass => return None,
-            };
-            self.counters.real_in(conn.real(), glance.ip_len());
+            }
+            at_hand.count_in(glance.ip_len());
             tally.inbound += 1;
-            port
+            way.port()
         } else {
             let port = self.express6_out(bytes, glance, &conn)?;
-            self.counters.real_out(conn.real(), glance.ip_len());
+            at_hand.count_out(glance.ip_len());
             tally.outbound += 1;
             port
         };
@@ -95,24 +98,22 @@ impl Engine {
 
     /// A client's packet to its real server by direct routing.
     #[inline(always)]
-    fn express6_dr(&self, bytes: &mut Headers6, glance: &Glance6, conn: &Quick6<'_>, real: Real<'_>) -> Option<Port> {
-        let (hop, exit) = self.way_to(real)?;
-        (glance.ip_len() <= real.mtu() && conn.is_current()).then_some(())?;
+    fn express6_dr(&self, bytes: &mut Headers6, glance: &Glance6, conn: &Quick6<'_>, way: Way) -> Option<()> {
+        (glance.ip_len() <= way.mtu() && conn.is_current()).then_some(())?;
         express6::pass(bytes);
-        hop.address(exit, express6::macs(bytes));
-        Some(exit.port)
+        way.address(express6::macs(bytes));
+        Some(())
     }
 
     /// By NAT.
     #[inline(always)]
-    fn express6_nat(&self, bytes: &mut Headers6, glance: &Glance6, conn: &Quick6<'_>, real: Real<'_>) -> Option<Port> {
-        let (hop, exit) = self.way_to(real)?;
+    fn express6_nat(&self, bytes: &mut Headers6, glance: &Glance6, conn: &Quick6<'_>, way: Way) -> Option<()> {
         let server = conn.server_end();
-        let fits = glance.ip_len() <= real.mtu() && express6::has_checksum(bytes, glance);
+        let fits = glance.ip_len() <= way.mtu() && express6::has_checksum(bytes, glance);
         (fits && conn.is_current()).then_some(())?;
         express6::nat_in(bytes, glance, server, conn.shifts().inbound());
-        hop.address(exit, express6::macs(bytes));
-        Some(exit.port)
+        way.address(express6::macs(bytes));
+        Some(())
     }
 
     /// By a tunnel, if it is IP in IP over IPv6 and wide enough; the bytes begin with the room for its header.
@@ -122,18 +123,18 @@ impl Engine {
         bytes: &mut Headers6,
         glance: &Glance6,
         conn: &Quick6<'_>,
-        real: Real<'_>,
+        way: Way,
         now: Now,
-    ) -> Option<Port> {
-        let (hop, exit) = self.way_to(real)?;
+    ) -> Option<()> {
+        let real = self.shared.arena.get(conn.real());
         let (source, server) = (real.source()?, real.endpoint().address);
         let is_plain = real.tunnel() == Tunnel::Ipip && server.family() == Family::Inet6;
-        let (len, mtu) = (glance.ip_len(), real.path_mtu(now));
-        let fits = len + express6::OUTER <= mtu && TUNNEL_MTU.contains(&mtu);
+        let (len, mtu) = (glance.ip_len(), if real.has_learned() { real.path_mtu(now) } else { way.mtu() });
+        let fits = len + express6::OUTER <= mtu && mtu >= TUNNEL_MTU;
         (is_plain && fits && conn.is_current()).then_some(())?;
         express6::wrap(bytes, len, source, server);
-        hop.address(exit, express6::macs(bytes));
-        Some(exit.port)
+        way.address(express6::macs(bytes));
+        Some(())
     }
 
     /// A real server's answer to its client, by NAT.

@@ -40,7 +40,7 @@ impl Engine {
             Some(Owner::Connection(id)) => match self.conn_of(id, &headers.flow) {
                 None => Err(DropReason::FragmentUnknown),
                 Some((conn, Side::Out)) => {
-                    self.counters.real_out(conn.real(), headers.ip_len());
+                    self.counters.at_hand(conn.real()).count_out(headers.ip_len());
                     self.outbound(packet, headers, &conn, now)
                 }
                 Some((conn, Side::In | Side::InOnly)) => self.later_to_server(packet, headers, &Bound::Conn(conn), now),
@@ -59,7 +59,7 @@ impl Engine {
         if !real.is_available() {
             return Err(DropReason::ServerGone);
         }
-        self.counters.real_in(bound.real(), headers.ip_len());
+        self.counters.at_hand(bound.real()).count_in(headers.ip_len());
         self.inbound(packet, headers, bound, real, now)
     }
 

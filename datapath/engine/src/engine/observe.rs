@@ -49,14 +49,14 @@ impl Engine {
         let (conn, side) = found.filter(|(conn, _)| conn.expires_in(now) > 0).ok_or(DropReason::NoConnectionIpsec)?;
         conn.rearm(now);
         if side == Side::Out {
-            self.counters.real_out(conn.real(), headers.ip_len());
+            self.counters.at_hand(conn.real()).count_out(headers.ip_len());
             return self.outbound(packet, headers, &conn, now);
         }
         let real = self.shared.arena.get(conn.real());
         if !real.is_available() {
             return Err(DropReason::ServerGone);
         }
-        self.counters.real_in(conn.real(), headers.ip_len());
+        self.counters.at_hand(conn.real()).count_in(headers.ip_len());
         self.inbound(packet, headers, &Bound::Conn(conn), real, now)
     }
 }

@@ -178,7 +178,7 @@ impl Engine {
             self.shared.orphan(choice.parent);
             return Err(DropReason::Method);
         }
-        self.counters.real_conn(choice.real);
+        self.counters.at_hand(choice.real).count_conn();
         if opening.policy.one_packet && flow.protocol == Protocol::UDP {
             self.counters.one_packet.add(1);
             self.shared.orphan(choice.parent);

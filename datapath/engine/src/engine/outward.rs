@@ -73,7 +73,7 @@ impl Engine {
             let note = needs_entry.then(|| self.note_answers(opening, id, server).ok_or(DropReason::TableFull));
             note.transpose()?
         };
-        self.counters.real_conn(id);
+        self.counters.at_hand(id).count_conn();
         self.counters.outward.add(1);
         let once = || {
             // There and gone: thresholds see it come and go.
@@ -94,7 +94,7 @@ impl Engine {
         vip: Endpoint,
         now: Now,
     ) -> Result<Verdict, DropReason> {
-        self.counters.real_out(real, headers.ip_len());
+        self.counters.at_hand(real).count_out(headers.ip_len());
         let path = self.path_to(headers.flow.dst.address);
         let route = Route { source: Some(vip), path, conn: None, counter: &self.counters.outbound };
         self.route(packet, headers, route, now)

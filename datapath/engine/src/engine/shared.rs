@@ -56,4 +56,11 @@ impl Shared {
             sacrificed: Count::default(),
         }
     }
+
+    /// How often anything has changed that the way to a real server is made of, but for the snapshot: what was found before
+    /// holds as long as this is the same.
+    #[inline]
+    pub(super) fn changes(&self) -> u64 {
+        self.arena.changes() + self.hops.changes()
+    }
 }

@@ -65,7 +65,7 @@ impl Engine {
             return Err(DropReason::TunnelError);
         }
         if real.is_available() {
-            self.counters.real_out(conn.real(), headers.end - opened.at);
+            self.counters.at_hand(conn.real()).count_out(headers.end - opened.at);
         }
         icmp::quote(packet, opened.at..headers.end, &error, vip, client).ok_or(DropReason::NoRoom)?;
         self.counters.related.add(1);

@@ -70,7 +70,7 @@ impl Engine {
         if method != Method::Tun && server.address.family() != Family::Inet {
             return Some(Err(DropReason::Method));
         }
-        self.counters.real_conn(id);
+        self.counters.at_hand(id).count_conn();
         let port = if server.port == 0 { vip.port } else { server.port };
         let end = End4 { address: server.address.low32(), port };
         let (mut answers, mut reply_path) = (FlowHash::default(), Path::NoRoute);

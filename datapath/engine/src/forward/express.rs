@@ -7,6 +7,7 @@
 pub use crate::wire::glance::L3;
 use crate::wire::glance::L4;
 
+use super::tun::outer_class;
 use crate::conn::{End4, Shift};
 use crate::wire::{Glance, Packet, get_u16, put_u16};
 
@@ -125,8 +126,7 @@ pub fn wrap(bytes: &mut Headers4, len: usize, outer: Outer4) {
     let Outer4 { source, server, ident } = outer;
     let inside = L3 + OUTER;
     age(bytes, inside);
-    let class = bytes[inside + 1];
-    let class = if class & 3 == 3 { class & !3 | 2 } else { class };
+    let class = outer_class(bytes[inside + 1]);
     let first = 0x4500_0000 | u32::from(class) << 16 | (OUTER + len) as u32;
     let second = ident.map_or(0x4000, |ident| u32::from(ident) << 16);
     let third = u32::from(bytes[inside + 8]) << 24 | 4 << 16;

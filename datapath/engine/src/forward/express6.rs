@@ -2,6 +2,7 @@
 //!
 //! Invariant: as [`express`](super::express) has it for IPv4.
 
+use super::tun::outer_class;
 use crate::conn::Shift;
 use crate::flow::{Address, Protocol};
 use crate::wire::glance::{L3, L4_OF_6 as L4};
@@ -78,8 +79,7 @@ fn write(bytes: &mut Headers6, at: usize, [high, low]: [u64; 2]) {
 pub fn wrap(bytes: &mut Headers6, len: usize, source: Address, server: Address) {
     let inside = L3 + OUTER;
     bytes[inside + 7] -= 1;
-    let class = bytes[inside] << 4 | bytes[inside + 1] >> 4;
-    let class = if class & 3 == 3 { class & !3 | 2 } else { class };
+    let class = outer_class(bytes[inside] << 4 | bytes[inside + 1] >> 4);
     let (version, ttl) = (6 << 60 | u64::from(class) << 52, u64::from(bytes[inside + 7]));
     let first = version | (len as u64) << 16 | u64::from(Protocol::IPV6.0) << 8 | ttl;
     put_u16(bytes, L3 - 2, 0x86dd);

@@ -71,9 +71,14 @@ pub fn encapsulate(
 /// The outer traffic class: the inner one, but "congestion experienced" starts afresh as "capable" (RFC 3168, 9.1.1).
 #[inline]
 fn class(frame: &[u8], headers: &Headers) -> u8 {
-    let class = match headers.family {
+    outer_class(match headers.family {
         Family::Inet => frame[headers.l3 + 1],
         Family::Inet6 => frame[headers.l3] << 4 | frame[headers.l3 + 1] >> 4,
-    };
-    if class & 3 == 3 { class & !3 | 2 } else { class }
+    })
+}
+
+/// The outer traffic class of an inner one: both bits of the congestion that was met become the upper one.
+#[inline(always)]
+pub(super) const fn outer_class(class: u8) -> u8 {
+    class - (class & class >> 1 & 1)
 }

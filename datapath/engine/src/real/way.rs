@@ -56,12 +56,19 @@ impl Real<'_> {
         self.note_plain_tunnel();
         self.update(word::PORT, |old| old & 0xffff_ffff | u64::from(mtu) << 32);
         self.update(word::FLAGS, |old| old & 0xffff_ffff | u64::from(path.bits()) << 32);
+        self.has_changed();
     }
 
     /// Largest IP packet on the way to it, in bytes.
     #[inline]
     pub fn mtu(&self) -> usize {
         (self.words[word::PORT].load(Relaxed) >> 32) as usize
+    }
+
+    /// Has a router told of a narrow place on the way to it, at any time?
+    #[inline(always)]
+    pub(crate) fn has_learned(&self) -> bool {
+        self.words[word::LEARNED].load(Relaxed) != 0
     }
 
     /// Largest IP packet on the way to it as far as is known now: a router may have told of a narrow place.

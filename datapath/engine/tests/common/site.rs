@@ -199,6 +199,7 @@ impl Site {
 
     /// Through the express lane; `None` if that leaves the packet alone.
     pub fn express_by(&self, engine: &Engine, frame: &[u8]) -> Option<(Verdict, Vec<u8>)> {
+        engine.begin_batch();
         let (mut four, mut six) = (engine.glance(frame), engine.glance6(frame));
         assert!(four.is_none() || six.is_none(), "a packet has one family");
         four.iter_mut().for_each(|candidate| engine.guess(std::slice::from_mut(candidate)));
