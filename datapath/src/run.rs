@@ -297,7 +297,8 @@ impl Starting<'_> {
             // Full means that the controller will look anyway.
             let _ = wanted.try_send(());
         };
-        let handle = Handle::start(queue as usize, worker, public, cpu, frames.busy_poll.is_some(), prepare, tell);
+        let linger = frames.busy_poll.is_none().then_some(desired.frames().linger);
+        let handle = Handle::start(queue as usize, worker, public, cpu, linger, prepare, tell);
         Ok((handle.map_err(system("start a worker"))?, facts))
     }
 }

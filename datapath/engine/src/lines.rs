@@ -135,6 +135,19 @@ pub fn prefetch<T>(what: &T) {
     std::hint::black_box(what);
 }
 
+/// The same for what will be written, at an address that need not be one: nobody else has the line then.
+#[inline(always)]
+pub fn prefetch_for_writing<T>(at: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+        // SAFETY: a prefetch reads and writes nothing that a program could see, and fails silently at any address.
+        unsafe { _mm_prefetch::<_MM_HINT_ET0>(at.cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    std::hint::black_box(at);
+}
+
 impl std::fmt::Debug for Lines {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Lines").field("count", &self.count).finish()

@@ -135,6 +135,9 @@ pub struct FramesTable {
     /// Packets that one busy poll may handle.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub busy_poll_budget: Option<i64>,
+    /// Microseconds that a worker stays awake after its last packet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub linger_us: Option<i64>,
     /// Packets of a breath.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub batch: Option<i64>,

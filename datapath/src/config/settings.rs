@@ -10,6 +10,7 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use super::document::{
     AbsentWorker, Compat, CompatName, ConnectionsTable, Demand, DirectorTable, FramesTable, InterfaceTable, Kernel,
@@ -46,6 +47,12 @@ pub const BATCH_MAX: i64 = 1024;
 
 /// Most packets of a busy poll: the kernel keeps the number in 16 bits.
 pub const BUSY_POLL_BUDGET_MAX: i64 = u16::MAX as i64;
+
+/// How long a worker stays awake after its last packet, unless configured, in microseconds: about as long as a wake-up takes.
+const LINGER_US: u32 = 50;
+
+/// The longest that it may. Who wants more wants a worker that never sleeps.
+pub const LINGER_US_MAX: i64 = 1000;
 
 /// Most queues of an interface. No network card of today has more.
 pub const QUEUES_MAX: i64 = 1024;
@@ -103,6 +110,8 @@ pub struct FrameSettings {
     pub busy_poll: bool,
     /// Packets that one busy poll may handle.
     pub busy_poll_budget: u16,
+    /// How long a worker stays awake after its last packet, as long as that finds others.
+    pub linger: Duration,
     /// Packets of a breath; fits into the receive and the transmit ring.
     pub batch: u32,
 }
@@ -292,6 +301,10 @@ impl FrameSettings {
             huge_pages: table.huge_pages.unwrap_or_default(),
             busy_poll: table.busy_poll.unwrap_or(false),
             busy_poll_budget: u16::try_from(budget).unwrap_or(u16::MAX),
+            linger: Duration::from_micros(
+                number(problems, "frames.linger_us", table.linger_us, LINGER_US, (0, LINGER_US_MAX), "microseconds")
+                    .into(),
+            ),
             batch: number(problems, "frames.batch", table.batch, 64, (1, BATCH_MAX), "packets"),
         };
         if problems.len() == known {

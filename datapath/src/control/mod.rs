@@ -42,6 +42,7 @@ mod errands;
 pub mod estimate;
 pub mod histogram;
 mod keys;
+mod linger;
 mod many;
 pub mod network;
 pub mod pace;

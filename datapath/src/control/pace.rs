@@ -25,6 +25,12 @@ impl Tick {
         Tick(seconds as u64 * 1_000_000_000 + nanos as u64)
     }
 
+    /// A point of time for a test.
+    #[cfg(test)]
+    pub(super) fn at(nanos: u64) -> Tick {
+        Tick(nanos)
+    }
+
     /// Nanoseconds of monotonic time.
     pub fn nanos(self) -> u64 {
         self.0

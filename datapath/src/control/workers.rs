@@ -18,11 +18,10 @@ use xvs_engine::worker::Worker;
 
 use crate::xsk::XskRings;
 
+use super::linger::Linger;
 use super::pace::{Pace, Span, Tick, Woken};
 use super::sleep::Sleep;
 
-/// Breaths without a packet before a worker goes to sleep.
-const IDLE_BREATHES: u32 = 8;
 /// How long a worker sleeps at most: expiry goes on meanwhile.
 const SLEEP: Duration = Duration::from_millis(50);
 /// The same while something waits that no event will tell of: a frame for a MAC or for room in a ring, a ring for frames.
@@ -95,8 +94,8 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Starts a worker on its own thread. `wanted` is told when it needs a MAC; `cpu` is where it is pinned; it does
-    /// `prepare` before its first breath.
+    /// Starts a worker on its own thread. `wanted` is told when it needs a MAC; `cpu` is where it is pinned; it stays awake for
+    /// `linger` after its last packet, or always if there is none; it does `prepare` before its first breath.
     ///
     /// # Errors
     /// No thread or file descriptor is left.
@@ -105,7 +104,7 @@ impl Handle {
         worker: Worker<XskRings>,
         public: Arc<Public>,
         cpu: Option<u32>,
-        busy_poll: bool,
+        linger: Option<Duration>,
         prepare: impl FnOnce() + Send + 'static,
         wanted: impl Fn() + Send + 'static,
     ) -> io::Result<Handle> {
@@ -114,7 +113,7 @@ impl Handle {
         let waker = Arc::new(EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?);
         let (started, ready) = bounded(1);
         let sleep = Sleep::new(worker.rings.sockets(), waker.clone())?;
-        let life = Life { inbox, outbox, sleep, public: public.clone(), busy_poll };
+        let life = Life { inbox, outbox, sleep, public: public.clone(), linger: linger.map(Linger::new) };
         let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
             if let Some(cpu) = cpu {
                 pin(cpu);
@@ -231,12 +230,13 @@ struct Life {
     outbox: Sender<Arc<Snapshot>>,
     sleep: Sleep,
     public: Arc<Public>,
-    busy_poll: bool,
+    /// None of a worker that never sleeps.
+    linger: Option<Linger>,
 }
 
 impl Life {
-    fn run(self, mut worker: Worker<XskRings>, wanted: &dyn Fn()) {
-        let (mut idle, mut since_published, mut worked): (u32, u32, u32) = (0, 0, 0);
+    fn run(mut self, mut worker: Worker<XskRings>, wanted: &dyn Fn()) {
+        let (mut since_published, mut worked): (u32, u32) = (0, 0);
         // The end of a breath is the begin of the next one: one look at the clock for each.
         let mut time = Tick::now();
         loop {
@@ -256,19 +256,18 @@ impl Life {
             if worker.engine.take_pending() {
                 wanted();
             }
+            let took = Span { from: time, to: Tick::now() };
+            let sleeps = self.linger.as_mut().is_some_and(|linger| linger.may_sleep(received > 0, took.to));
             since_published += 1;
-            idle = if received == 0 { idle.saturating_add(1) } else { 0 };
-            let idles = idle >= IDLE_BREATHES && !self.busy_poll;
-            if idles || since_published >= PUBLISH_BREATHS {
+            if sleeps || since_published >= PUBLISH_BREATHS {
                 self.publish(&worker);
                 since_published = 0;
             }
-            let took = Span { from: time, to: Tick::now() };
             worked = worked.wrapping_add(u32::from(received > 0));
             let ledger = worked.is_multiple_of(LOOK_BREATHS).then(|| worker.rings.ledger());
             self.public.pace.breath(received, took, worker.rings.rx_waiting(), ledger);
             time = took.to;
-            if idles {
+            if sleeps {
                 let woken = self.sleep(&worker);
                 let slept = Span { from: time, to: Tick::now() };
                 self.public.pace.slept(slept, woken);

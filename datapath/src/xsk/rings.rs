@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use xvs_engine::hop::Port;
+use xvs_engine::lines::prefetch_for_writing;
 use xvs_engine::rings::{Frame, Ledger, Rings};
 
 use super::ring::Ring;
@@ -229,7 +230,10 @@ impl Rings for XskRings {
                 self.rx_waiting = self.rx_waiting.max(Some(device.rx.known()));
             }
             let (shift, within, port) = (self.chunk_shift, self.chunk_size - 1, Port(index as u8));
+            let base = self.base;
             batch.extend(device.rx.pop(received).map(|packet| {
+                // Another processor has written it, or the NIC: nobody waits for one packet after the other.
+                prefetch_for_writing(base.wrapping_add(packet.addr as usize));
                 Frame::lend((packet.addr >> shift) as u32, packet.addr as u32 & within, packet.len, port)
             }));
             if received > 0 {
