@@ -274,7 +274,7 @@ impl Pool {
     /// May a new connection go to this server? One who knows this version of the list named a member.
     fn may_have(&self, arena: &Arena, real: RealId, version: Option<u64>) -> bool {
         let server = arena.get(real);
-        let is_usable = server.is_available() && !server.is_overloaded() && server.weight() > 0;
+        let is_usable = server.is_available() && server.open_weight() > 0;
         is_usable && (version == Some(self.version) || self.members.contains(&real))
     }
 

@@ -5,7 +5,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::{Generation, OVERLOAD, Real, word};
+use super::{Generation, Real, word};
 
 /// Numbers of connections of a real server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,7 +33,7 @@ impl Real<'_> {
     #[inline(always)]
     pub fn bind_as(&self, active: bool) {
         let one = u64::from(active) << 32 | 1;
-        let total = self.words[word::COUNTS].fetch_add(one, Relaxed) as u32 + 1;
+        let total = self.counts.fetch_add(one, Relaxed) as u32 + 1;
         let (upper, low) = self.stored_thresholds();
         match self.generation {
             Generation::New if total == upper => self.set_overload(total >= low),
@@ -46,7 +46,7 @@ impl Real<'_> {
     /// A connection ended; `active` says in which kind of state it was.
     pub fn unbind(&self, active: bool) {
         let one = if active { 1 << 32 | 1 } else { 1 };
-        let before = self.words[word::COUNTS].fetch_sub(one, Relaxed) as u32;
+        let before = self.counts.fetch_sub(one, Relaxed) as u32;
         let (upper, low) = self.stored_thresholds();
         match self.generation {
             Generation::New if before == low => self.set_overload(upper != 0 && before > upper),
@@ -58,8 +58,8 @@ impl Real<'_> {
     /// A connection changed between active and inactive.
     pub fn set_active(&self, active: bool) {
         match active {
-            true => self.words[word::COUNTS].fetch_add(1 << 32, Relaxed),
-            false => self.words[word::COUNTS].fetch_sub(1 << 32, Relaxed),
+            true => self.counts.fetch_add(1 << 32, Relaxed),
+            false => self.counts.fetch_sub(1 << 32, Relaxed),
         };
     }
 
@@ -91,10 +91,9 @@ impl Real<'_> {
     }
 
     pub(super) fn set_overload(&self, overload: bool) {
-        match overload {
-            true => self.words[word::FLAGS].fetch_or(OVERLOAD, Relaxed),
-            false => self.words[word::FLAGS].fetch_and(!OVERLOAD, Relaxed),
-        };
+        if self.is_overloaded() != overload {
+            self.change_open(|old| if ((old as i64) < 0) == overload { old } else { !old });
+        }
     }
 
     fn judge_old(&self, total: u32) {
