@@ -96,10 +96,9 @@ impl Lines {
     /// The words as two columns of the same length, at hand for a loop.
     #[inline(always)]
     pub fn columns(&self) -> Columns<'_> {
-        let left = self.memory.as_ptr().cast::<AtomicU64>();
-        let rows = (self.last + 1) * (WORDS / 2);
-        // SAFETY: the mapping has at least one line, so the right column begins within it.
-        Columns { left, right: unsafe { left.add(rows) }, last: rows - 1, of: PhantomData }
+        // At least one line is there.
+        let last = self.last * (WORDS / 2) + (WORDS / 2 - 1);
+        Columns { first: self.memory.as_ptr().cast(), last, of: PhantomData }
     }
 
     /// All lines. A loop that has them at hand does not ask where they are for each.
@@ -135,8 +134,8 @@ impl Lines {
 /// Two columns of words, the right one behind the left one in memory: see [`Lines::columns`].
 #[derive(Clone, Copy, Debug)]
 pub struct Columns<'l> {
-    left: *const AtomicU64,
-    right: *const AtomicU64,
+    /// The left one's first word.
+    first: *const AtomicU64,
     /// The last row's number.
     last: usize,
     of: PhantomData<&'l Lines>,
@@ -148,9 +147,9 @@ impl<'l> Columns<'l> {
     #[inline(always)]
     pub fn row(self, bits: usize) -> (&'l AtomicU64, &'l AtomicU64) {
         let row = bits & self.last;
-        // SAFETY: whatever the bits, what is left of them is at most the last row's number, and each column has so many
-        // rows in the mapping, which lives as long as the lines that are borrowed; else as for one line.
-        unsafe { (&*self.left.add(row), &*self.right.add(row)) }
+        // SAFETY: whatever the bits, what is left of them is at most the last row's number, and the mapping has two words for
+        // each row. It lives as long as the lines that are borrowed; else as for one line.
+        unsafe { (&*self.first.add(row), &*self.first.add(self.last + 1).add(row)) }
     }
 }
 

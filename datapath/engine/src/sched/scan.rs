@@ -13,6 +13,9 @@ const UNUSUAL: u64 = (u32::MAX as u64 & !(USUAL - 1)) * (1 << 32 | 1);
 
 /// What a server costs, as its [`counts`](Reals::counts) tell.
 pub(super) trait Cost: Copy {
+    /// Is every size a usual one?
+    const TAKES_ANY: bool;
+
     /// Of counts of a usual size; of others, some number.
     fn usual(self, counts: u64) -> u64;
 
@@ -34,6 +37,8 @@ impl Overhead {
 }
 
 impl Cost for Overhead {
+    const TAKES_ANY: bool = false;
+
     #[inline(always)]
     fn usual(self, counts: u64) -> u64 {
         // The upper half of the product: total, and active so many times. Nothing is carried from the lower one, where the
@@ -51,6 +56,9 @@ impl Cost for Overhead {
 pub(super) struct Delay;
 
 impl Cost for Delay {
+    // At most 2^32, so that no product with a weight is above 2^63.
+    const TAKES_ANY: bool = true;
+
     #[inline(always)]
     fn usual(self, counts: u64) -> u64 {
         (counts >> 32) + 1
@@ -61,8 +69,8 @@ impl Cost for Delay {
     }
 }
 
-/// The server of the least cost in proportion to its weight, or the first one whose cost suits at once. (Only [`Delay`], which
-/// is right of any counts, is asked that.)
+/// The server of the least cost in proportion to its weight, or the first one whose cost suits at once. (Nothing suits a cost
+/// that does not [take any](Cost::TAKES_ANY) counts.)
 ///
 /// Products are compared instead of quotients. A function of its own, so that all it needs is in registers.
 #[inline(never)]
@@ -78,7 +86,9 @@ where
         let mut below = None;
         for index in from..reals.len() {
             let counts = reals.counts(index);
-            seen |= counts;
+            if !C::TAKES_ANY {
+                seen |= counts;
+            }
             let own_cost = cost.usual(counts);
             if suits(own_cost) && reals.open_weight(index) > 0 {
                 return Some(index);
@@ -92,7 +102,9 @@ where
         // There are few of them. It is looked at again, so that nothing has to be kept of all the others; what it says now
         // counts, should another worker have ended a connection meanwhile.
         let (counts, weight) = (reals.counts(index), reals.open_weight(index));
-        seen |= counts;
+        if !C::TAKES_ANY {
+            seen |= counts;
+        }
         let own_cost = cost.usual(counts) as i64;
         if own_cost.wrapping_mul(least_weight) < least_cost.wrapping_mul(weight) {
             (least, least_cost, least_weight) = (index, own_cost, weight);
@@ -100,7 +112,7 @@ where
         from = index + 1;
     }
     if seen & UNUSUAL != 0 {
-        return least_of_any(reals, cost, suits);
+        return least_of_any(reals, cost);
     }
     (least != usize::MAX).then_some(least)
 }
@@ -108,17 +120,11 @@ where
 /// The same with counts of any size.
 #[cold]
 #[inline(never)]
-fn least_of_any<R: Reals + ?Sized>(reals: &R, cost: impl Cost, suits: impl Fn(u64) -> bool) -> Option<usize> {
+fn least_of_any<R: Reals + ?Sized>(reals: &R, cost: impl Cost) -> Option<usize> {
     let mut least: Option<Load> = None;
     for index in 0..reals.len() {
         let load = Load { index, cost: cost.any(reals.counts(index)), weight: reals.open_weight(index) };
-        if load.weight <= 0 {
-            continue;
-        }
-        if suits(load.cost) {
-            return Some(index);
-        }
-        if least.is_none_or(|least| load.is_below(&least)) {
+        if load.weight > 0 && least.is_none_or(|least| load.is_below(&least)) {
             least = Some(load);
         }
     }

@@ -4,12 +4,21 @@
 
 use xvs_sdk::Reals;
 
-use crate::real::{Arena, Generation, RealId};
+use crate::real::{Arena, Generation, Loads, RealId};
 
 /// The servers.
 pub(super) struct View<'a> {
-    pub(super) arena: &'a Arena,
-    pub(super) members: &'a [RealId],
+    arena: &'a Arena,
+    members: &'a [RealId],
+    /// Counts and weights, at hand for a loop.
+    loads: Loads<'a>,
+}
+
+impl<'a> View<'a> {
+    #[inline(always)]
+    pub(super) fn new(arena: &'a Arena, members: &'a [RealId]) -> Self {
+        View { arena, members, loads: arena.loads() }
+    }
 }
 
 impl Reals for View<'_> {
@@ -31,12 +40,12 @@ impl Reals for View<'_> {
 
     #[inline(always)]
     fn counts(&self, index: usize) -> u64 {
-        self.arena.loads().counts(self.members[index])
+        self.loads.counts(self.members[index])
     }
 
     #[inline(always)]
     fn open_weight(&self, index: usize) -> i64 {
-        self.arena.loads().open_weight(self.members[index])
+        self.loads.open_weight(self.members[index])
     }
 
     #[inline(always)]
