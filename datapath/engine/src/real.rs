@@ -104,7 +104,7 @@ const AVAILABLE: u64 = 1;
 pub struct Arena {
     lines: Lines,
     /// Left the counts, active << 32 | total; right the open weights.
-    columns: Lines,
+    columns: Box<Lines>,
     capacity: usize,
     generation: Generation,
 }
@@ -112,7 +112,7 @@ pub struct Arena {
 impl Arena {
     /// An arena for this many real servers.
     pub fn new(capacity: usize, generation: Generation) -> Self {
-        let columns = Lines::new((capacity + 1).div_ceil(WORDS / 2).next_power_of_two());
+        let columns = Box::new(Lines::new((capacity + 1).div_ceil(WORDS / 2).next_power_of_two()));
         let arena = Arena { lines: Lines::new((capacity + 1) * 2), columns, capacity, generation };
         let nobody = arena.get(arena.nobody());
         let endpoint = Endpoint::new(Address::v4([0; 4]), 0);
