@@ -122,7 +122,7 @@ impl Real<'_> {
 #[cfg(test)]
 mod tests {
     use super::super::tests::settings;
-    use super::super::{Arena, RealId};
+    use super::super::{Arena, RealId, Settings};
     use super::*;
 
     fn overload_after(generation: Generation, upper: u32, lower: u32, steps: &[i32]) -> Vec<bool> {
@@ -148,6 +148,50 @@ mod tests {
         assert_eq!(overload_after(Generation::New, 1, 0, &[1, -1, 1]), [true, false, true]);
         assert_eq!(overload_after(Generation::New, 0, 0, &[100, -100]), [false, false]);
         assert_eq!(overload_after(Generation::New, 10, 2, &[10, -8, -1]), [true, true, false]);
+    }
+
+    /// Weight and door share a word: neither may change the other, whatever the order, and a weight of 0 is no open door.
+    #[test]
+    fn weight_and_door_do_not_disturb_each_other() {
+        let arena = Arena::new(1, Generation::New);
+        let real = arena.get(RealId(0));
+        let weigh = |weight| real.set(&Settings { weight, ..settings(1, 0) });
+        let told = || (real.weight(), real.is_overloaded(), real.open_weight());
+        real.reset(&settings(1, 0));
+        assert_eq!(told(), (1, false, 1));
+        real.bind();
+        assert_eq!(told(), (1, true, !1));
+        for weight in [0, 7, i32::MAX] {
+            weigh(weight);
+            assert_eq!(told(), (weight, true, !i64::from(weight)));
+            real.set_added_weight(weight);
+            assert_eq!(told(), (weight, true, !i64::from(weight)));
+        }
+        real.unbind(false);
+        assert_eq!(told(), (i32::MAX, false, i64::from(i32::MAX)));
+        weigh(0);
+        assert_eq!(told(), (0, false, 0));
+        weigh(-5);
+        assert_eq!(told(), (0, false, 0), "there is no weight below 0");
+    }
+
+    /// Two servers' counts are neighbours in one line: none may run into another, nor into the weights behind them.
+    #[test]
+    fn servers_do_not_disturb_each_other() {
+        for capacity in [1, 3, 4, 7, 8, 100] {
+            let arena = Arena::new(capacity, Generation::New);
+            let ids = || (0..capacity as u32).map(RealId);
+            for id in ids() {
+                arena.get(id).reset(&Settings { weight: 100 + id.0 as i32, ..settings(0, 0) });
+                (0..=id.0).for_each(|_| arena.get(id).bind_as(true));
+            }
+            for id in ids() {
+                let (real, count) = (arena.get(id), id.0 + 1);
+                assert_eq!((real.counts(), real.weight()), (Counts { active: count, total: count }, 100 + id.0 as i32));
+            }
+            let nobody = arena.get(arena.nobody());
+            assert_eq!((nobody.counts(), nobody.weight()), (Counts::default(), 1));
+        }
     }
 
     /// Kernels before 2026 opened the door below three quarters, judged at every change.

@@ -223,7 +223,7 @@ mod tests {
         let mut state = 7u64;
         let mut below = move |end: u64| {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (u128::from(state) * u128::from(end) >> 64) as u64
+            ((u128::from(state) * u128::from(end)) >> 64) as u64
         };
         (0..40_000).map(move |number| {
             // Mostly small, so that equals meet; and all around the sizes where a word is too small.
