@@ -72,20 +72,29 @@ pub trait Reals {
         Facts::default()
     }
 
+    /// Both numbers of connections: the [active](Reals::active) ones in the upper half, [all](Reals::total) in the lower.
+    fn counts(&self, index: usize) -> u64 {
+        u64::from(self.active(index)) << 32 | u64::from(self.total(index))
+    }
+
+    /// The weight as far as it counts: 0 or less if the server must get no new connection.
+    fn open_weight(&self, index: usize) -> i64 {
+        if self.is_overloaded(index) {
+            0
+        } else {
+            i64::from(self.weight(index))
+        }
+    }
+
     /// Load as LVS's least-connection schedulers weigh it: an active connection counts 256 times an inactive one, and
     /// once more as a connection. Kernels before 2026 left out the "once more"; the director can be set to either.
     fn overhead(&self, index: usize) -> u64 {
-        256 * u64::from(self.active(index)) + u64::from(self.total(index))
+        self.surplus() * u64::from(self.active(index)) + u64::from(self.total(index))
     }
 
-    /// [`overhead`](Reals::overhead) and [`weight`](Reals::weight) of a server that is not overloaded: what a scheduler
-    /// asks that looks at every server, in one.
-    fn burden(&self, index: usize) -> Option<(u64, i32)> {
-        if self.is_overloaded(index) {
-            None
-        } else {
-            Some((self.overhead(index), self.weight(index)))
-        }
+    /// How often an active connection counts in [`overhead`](Reals::overhead), besides being a connection.
+    fn surplus(&self) -> u64 {
+        256
     }
 }
 

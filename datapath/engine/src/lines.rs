@@ -9,6 +9,7 @@
 // The one home of unsafe code in the engine (decision record 0014).
 #![allow(unsafe_code)]
 
+use std::marker::PhantomData;
 use std::sync::atomic::AtomicU64;
 
 use memmap2::{Advice, MmapMut};
@@ -92,6 +93,14 @@ impl Lines {
         move |bits| unsafe { &*first.add(bits & last) }
     }
 
+    /// The words as two columns of the same length, at hand for a loop.
+    #[inline(always)]
+    pub fn columns(&self) -> Columns<'_> {
+        // At least one line is there.
+        let last = self.last * (WORDS / 2) + (WORDS / 2 - 1);
+        Columns { first: self.memory.as_ptr().cast(), last, of: PhantomData }
+    }
+
     /// All lines. A loop that has them at hand does not ask where they are for each.
     #[inline(always)]
     pub fn all(&self) -> &[Line] {
@@ -119,6 +128,28 @@ impl Lines {
         if let Some(line) = self.get(index) {
             prefetch(line);
         }
+    }
+}
+
+/// Two columns of words, the right one behind the left one in memory: see [`Lines::columns`].
+#[derive(Clone, Copy, Debug)]
+pub struct Columns<'l> {
+    /// The left one's first word.
+    first: *const AtomicU64,
+    /// The last row's number.
+    last: usize,
+    of: PhantomData<&'l Lines>,
+}
+
+impl<'l> Columns<'l> {
+    /// The row that the low bits of a number name, of as many rows as there are: four for each line, which should be a
+    /// power of two.
+    #[inline(always)]
+    pub fn row(self, bits: usize) -> (&'l AtomicU64, &'l AtomicU64) {
+        let row = bits & self.last;
+        // SAFETY: whatever the bits, what is left of them is at most the last row's number, and the mapping has two words for
+        // each row. It lives as long as the lines that are borrowed; else as for one line.
+        unsafe { (&*self.first.add(row), &*self.first.add(self.last + 1).add(row)) }
     }
 }
 
@@ -177,6 +208,28 @@ mod tests {
                 let pair = lines.pair(count - 2).each_ref().map(|word| word.load(Relaxed) as usize);
                 assert_eq!(pair, std::array::from_fn(|word| count - 1 + word / WORDS));
             }
+        }
+    }
+
+    /// Two rows in one word would mix the counts of two servers; and a number beyond the end must stay inside.
+    #[test]
+    fn rows_of_columns_are_apart_and_wrap() {
+        for count in [0, 1, 2, 64] {
+            let lines = Lines::new(count);
+            let rows = count.max(1) * WORDS / 2;
+            for row in 0..rows {
+                let (left, right) = lines.columns().row(row);
+                assert_eq!((left.swap(row as u64 + 1, Relaxed), right.swap(row as u64 + 1000, Relaxed)), (0, 0));
+            }
+            for row in 0..rows {
+                let (left, right) = lines.columns().row(row + 5 * rows);
+                assert_eq!((left.load(Relaxed), right.load(Relaxed)), (row as u64 + 1, row as u64 + 1000));
+            }
+        }
+        let three = Lines::new(3);
+        for bits in (0..100).chain([usize::MAX]) {
+            let (left, right) = three.columns().row(bits);
+            assert!([left, right].iter().all(|word| (0..3).any(|line| three.line(line).as_ptr_range().contains(&std::ptr::from_ref(*word)))));
         }
     }
 

@@ -5,6 +5,10 @@
 //!
 //! Invariant: `active <= total`, both in one word, so no reader sees one without the other. They change when a
 //! connection is made, changes between active and inactive, or ends: never per packet.
+//!
+//! What a scheduler asks of every server stands apart from the records, in two columns: the counts, and the
+//! [open weights](Real::open_weight). A look at many servers reads 16 bytes of each, eight servers a line, and who counts a
+//! connection disturbs nobody who reads a record or a weight.
 
 mod counts;
 mod path;
@@ -17,7 +21,7 @@ pub use self::path::Path;
 pub use self::way::LEARNED_S;
 
 use crate::flow::{Address, Endpoint};
-use crate::lines::Lines;
+use crate::lines::{Columns, Lines, WORDS};
 use crate::tunnel::Tunnel;
 
 /// Number of a real server's record.
@@ -81,9 +85,8 @@ pub enum Generation {
 
 /// The words of a record: two cache lines. The first one is all that a packet on its way needs.
 mod word {
-    pub(super) const COUNTS: usize = 0; // active << 32 | total
     pub(super) const FLAGS: usize = 1; // path << 32 | flags
-    pub(super) const WEIGHT: usize = 2; // last weight << 32 | weight
+    pub(super) const LAST_WEIGHT: usize = 2;
     pub(super) const THRESHOLDS: usize = 3; // upper << 32 | lower
     pub(super) const ADDRESS: usize = 4; // two words
     pub(super) const PORT: usize = 6; // mtu << 32 | method << 16 | port
@@ -95,7 +98,6 @@ mod word {
 }
 
 const AVAILABLE: u64 = 1;
-const OVERLOAD: u64 = 2;
 
 /// All real servers.
 #[derive(Debug)]
@@ -103,6 +105,8 @@ pub struct Arena {
     lines: Lines,
     /// How often a way to one of them, or whether it is in its list, has changed.
     changes: AtomicU64,
+    /// Left the counts, active << 32 | total; right the open weights.
+    columns: Box<Lines>,
     capacity: usize,
     generation: Generation,
 }
@@ -110,7 +114,9 @@ pub struct Arena {
 impl Arena {
     /// An arena for this many real servers.
     pub fn new(capacity: usize, generation: Generation) -> Self {
-        let arena = Arena { lines: Lines::new((capacity + 1) * 2), changes: AtomicU64::new(0), capacity, generation };
+        let columns = Box::new(Lines::new((capacity + 1).div_ceil(WORDS / 2).next_power_of_two()));
+        let (lines, changes) = (Lines::new((capacity + 1) * 2), AtomicU64::new(0));
+        let arena = Arena { lines, changes, columns, capacity, generation };
         let nobody = arena.get(arena.nobody());
         let endpoint = Endpoint::new(Address::v4([0; 4]), 0);
         let tunnel = Tunnel::default();
@@ -144,7 +150,32 @@ impl Arena {
     /// One record. Panics beyond the end.
     #[inline(always)]
     pub fn get(&self, id: RealId) -> Real<'_> {
-        Real { words: self.lines.pair(id.0 as usize * 2), generation: self.generation, changes: &self.changes }
+        Real { words: self.lines.pair(id.0 as usize * 2), arena: self, id }
+    }
+
+    /// What schedulers ask of every server.
+    #[inline(always)]
+    pub(crate) fn loads(&self) -> Loads<'_> {
+        Loads(self.columns.columns())
+    }
+}
+
+/// Counts and open weights of all real servers, at hand for a loop.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Loads<'a>(Columns<'a>);
+
+impl Loads<'_> {
+    /// Numbers of connections: the active ones in the upper half, all in the lower one. Of a number that no server has, those
+    /// of another one.
+    #[inline(always)]
+    pub(crate) fn counts(self, id: RealId) -> u64 {
+        self.0.row(id.0 as usize).0.load(Relaxed)
+    }
+
+    /// As [`Real::open_weight`].
+    #[inline(always)]
+    pub(crate) fn open_weight(self, id: RealId) -> i64 {
+        self.0.row(id.0 as usize).1.load(Relaxed) as i64
     }
 }
 
@@ -152,22 +183,34 @@ impl Arena {
 #[derive(Clone, Copy, Debug)]
 pub struct Real<'a> {
     words: &'a [AtomicU64; 16],
-    generation: Generation,
-    changes: &'a AtomicU64,
+    arena: &'a Arena,
+    id: RealId,
 }
 
 impl Real<'_> {
+    /// Its counts: active << 32 | total.
+    #[inline(always)]
+    fn counts_word(&self) -> &AtomicU64 {
+        self.arena.columns.columns().row(self.id.0 as usize).0
+    }
+
+    /// Its open weight.
+    #[inline(always)]
+    fn open_word(&self) -> &AtomicU64 {
+        self.arena.columns.columns().row(self.id.0 as usize).1
+    }
+
     /// Writes a new record: no connections, not available yet. Not for one that connections refer to.
     pub fn reset(&self, settings: &Settings) {
-        self.words[word::COUNTS].store(0, Relaxed);
+        self.counts_word().store(0, Relaxed);
         self.words[word::TEMPLATES].store(0, Relaxed);
         self.words[word::FLAGS].store(u64::from(Path::NoRoute.bits()) << 32, Relaxed);
         let address = settings.endpoint.address.bits();
         self.words[word::ADDRESS].store((address >> 64) as u64, Relaxed);
         self.words[word::ADDRESS + 1].store(address as u64, Relaxed);
         self.words[word::PORT].store(settings.endpoint.port.into(), Relaxed);
-        let weight = u64::from(settings.weight as u32);
-        self.words[word::WEIGHT].store(weight << 32 | weight, Relaxed);
+        self.open_word().store(0, Relaxed);
+        self.set_added_weight(settings.weight);
         self.words[word::THRESHOLDS].store(0, Relaxed);
         self.words[word::LEARNED].store(0, Relaxed);
         self.set(settings);
@@ -176,14 +219,16 @@ impl Real<'_> {
 
     /// Applies an operator's settings to a record in use. The endpoint is its key and does not change.
     pub fn set(&self, settings: &Settings) {
-        let new = u64::from(settings.weight as u32);
-        self.update(word::WEIGHT, |old| if new == 0 { old & !0xffff_ffff } else { new << 32 | new });
+        self.set_weight(settings.weight);
+        if settings.weight != 0 {
+            self.words[word::LAST_WEIGHT].store(settings.weight as u64, Relaxed);
+        }
         self.update(word::PORT, |old| old & !0x00ff_0000 | u64::from(settings.method as u8) << 16);
         self.words[word::TUNNEL].store(settings.tunnel.bits().into(), Relaxed);
         self.note_plain_tunnel();
         let thresholds = u64::from(settings.upper) << 32 | u64::from(settings.lower);
         let before = self.words[word::THRESHOLDS].swap(thresholds, Relaxed);
-        match self.generation {
+        match self.arena.generation {
             Generation::New if before != thresholds => self.thresholds_changed(),
             Generation::New => {}
             // An edit only opened the door; closing it was left to the next connection.
@@ -196,8 +241,8 @@ impl Real<'_> {
 
     /// The last weight is also set to 0 by adding a server with weight 0 (unlike by editing one).
     pub fn set_added_weight(&self, weight: i32) {
-        let weight = u64::from(weight as u32);
-        self.words[word::WEIGHT].store(weight << 32 | weight, Relaxed);
+        self.set_weight(weight);
+        self.words[word::LAST_WEIGHT].store(weight as u64, Relaxed);
     }
 
     fn update(&self, word: usize, change: impl Fn(u64) -> u64) -> u64 {
@@ -208,19 +253,38 @@ impl Real<'_> {
     /// Weight; 0 means quiesced.
     #[inline]
     pub fn weight(&self) -> i32 {
-        self.words[word::WEIGHT].load(Relaxed) as u32 as i32
+        let open = self.open_weight();
+        (if open < 0 { !open } else { open }) as i32
+    }
+
+    /// The weight as far as the door is open: of a server at its upper threshold it is the complement of the weight, which is
+    /// below 0. So one comparison tells whether a new connection may go there.
+    #[inline(always)]
+    pub fn open_weight(&self) -> i64 {
+        self.open_word().load(Relaxed) as i64
+    }
+
+    /// The door stays as it is. There is no weight below 0, as there is none in IPVS.
+    fn set_weight(&self, weight: i32) {
+        let weight = u64::from(weight.max(0) as u32);
+        self.change_open(|old| if (old as i64) < 0 { !weight } else { weight });
+    }
+
+    fn change_open(&self, change: impl Fn(u64) -> u64) {
+        // The closure always gives a value, so the update can not fail.
+        let _ = self.open_word().fetch_update(Relaxed, Relaxed, |old| Some(change(old)));
     }
 
     /// The last weight that was not 0 (or the one that the server was added with).
     #[inline]
     pub fn last_weight(&self) -> i32 {
-        (self.words[word::WEIGHT].load(Relaxed) >> 32) as u32 as i32
+        self.words[word::LAST_WEIGHT].load(Relaxed) as i32
     }
 
     /// Connections now.
     #[inline]
     pub fn counts(&self) -> Counts {
-        let word = self.words[word::COUNTS].load(Relaxed);
+        let word = self.counts_word().load(Relaxed);
         Counts { active: (word >> 32) as u32, total: word as u32 }
     }
 
@@ -261,13 +325,13 @@ impl Real<'_> {
 
     /// The way to it, or whether it is in its list, is another one since this moment.
     fn has_changed(&self) {
-        self.changes.fetch_add(1, Release);
+        self.arena.changes.fetch_add(1, Release);
     }
 
     /// At its upper threshold?
     #[inline]
     pub fn is_overloaded(&self) -> bool {
-        self.words[word::FLAGS].load(Relaxed) & OVERLOAD != 0
+        self.open_weight() < 0
     }
 }
 

@@ -170,7 +170,7 @@ impl Service {
             Some(Advice::Real(real)) if pool.may_have(arena, real, None) => return Some(real),
             _ => {}
         }
-        let index = pool.scheduler.clone().pick(&request, &View { arena, members: &pool.members })?;
+        let index = pool.scheduler.clone().pick(&request, &View::new(arena, &pool.members))?;
         pool.members.get(index).copied()
     }
 
@@ -266,7 +266,7 @@ impl Service {
 impl Pool {
     /// Asks the scheduler; what it picks is checked.
     fn pick(&mut self, arena: &Arena, request: &Request) -> Option<RealId> {
-        let view = View { arena, members: &self.members };
+        let view = View::new(arena, &self.members);
         let index = self.scheduler.pick(request, &view)?;
         self.scheduler.accepts(&view, index).then(|| self.members[index])
     }
@@ -274,11 +274,11 @@ impl Pool {
     /// May a new connection go to this server? One who knows this version of the list named a member.
     fn may_have(&self, arena: &Arena, real: RealId, version: Option<u64>) -> bool {
         let server = arena.get(real);
-        let is_usable = server.is_available() && !server.is_overloaded() && server.weight() > 0;
+        let is_usable = server.is_available() && server.open_weight() > 0;
         is_usable && (version == Some(self.version) || self.members.contains(&real))
     }
 
     fn tell(&mut self, arena: &Arena, change: Change) {
-        self.scheduler.reals_changed(&View { arena, members: &self.members }, change);
+        self.scheduler.reals_changed(&View::new(arena, &self.members), change);
     }
 }

@@ -5,7 +5,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::{Generation, OVERLOAD, Real, word};
+use super::{Generation, Real, word};
 
 /// Numbers of connections of a real server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,9 +33,9 @@ impl Real<'_> {
     #[inline(always)]
     pub fn bind_as(&self, active: bool) {
         let one = u64::from(active) << 32 | 1;
-        let total = self.words[word::COUNTS].fetch_add(one, Relaxed) as u32 + 1;
+        let total = self.counts_word().fetch_add(one, Relaxed) as u32 + 1;
         let (upper, low) = self.stored_thresholds();
-        match self.generation {
+        match self.arena.generation {
             Generation::New if total == upper => self.set_overload(total >= low),
             Generation::New => {}
             Generation::Old if upper != 0 && total >= upper => self.set_overload(true),
@@ -46,9 +46,9 @@ impl Real<'_> {
     /// A connection ended; `active` says in which kind of state it was.
     pub fn unbind(&self, active: bool) {
         let one = if active { 1 << 32 | 1 } else { 1 };
-        let before = self.words[word::COUNTS].fetch_sub(one, Relaxed) as u32;
+        let before = self.counts_word().fetch_sub(one, Relaxed) as u32;
         let (upper, low) = self.stored_thresholds();
-        match self.generation {
+        match self.arena.generation {
             Generation::New if before == low => self.set_overload(upper != 0 && before > upper),
             Generation::New => {}
             Generation::Old => self.judge_old(before.wrapping_sub(1)),
@@ -58,8 +58,8 @@ impl Real<'_> {
     /// A connection changed between active and inactive.
     pub fn set_active(&self, active: bool) {
         match active {
-            true => self.words[word::COUNTS].fetch_add(1 << 32, Relaxed),
-            false => self.words[word::COUNTS].fetch_sub(1 << 32, Relaxed),
+            true => self.counts_word().fetch_add(1 << 32, Relaxed),
+            false => self.counts_word().fetch_sub(1 << 32, Relaxed),
         };
     }
 
@@ -91,10 +91,9 @@ impl Real<'_> {
     }
 
     pub(super) fn set_overload(&self, overload: bool) {
-        match overload {
-            true => self.words[word::FLAGS].fetch_or(OVERLOAD, Relaxed),
-            false => self.words[word::FLAGS].fetch_and(!OVERLOAD, Relaxed),
-        };
+        if self.is_overloaded() != overload {
+            self.change_open(|old| if ((old as i64) < 0) == overload { old } else { !old });
+        }
     }
 
     fn judge_old(&self, total: u32) {
@@ -123,7 +122,7 @@ impl Real<'_> {
 #[cfg(test)]
 mod tests {
     use super::super::tests::settings;
-    use super::super::{Arena, RealId};
+    use super::super::{Arena, RealId, Settings};
     use super::*;
 
     fn overload_after(generation: Generation, upper: u32, lower: u32, steps: &[i32]) -> Vec<bool> {
@@ -149,6 +148,50 @@ mod tests {
         assert_eq!(overload_after(Generation::New, 1, 0, &[1, -1, 1]), [true, false, true]);
         assert_eq!(overload_after(Generation::New, 0, 0, &[100, -100]), [false, false]);
         assert_eq!(overload_after(Generation::New, 10, 2, &[10, -8, -1]), [true, true, false]);
+    }
+
+    /// Weight and door share a word: neither may change the other, whatever the order, and a weight of 0 is no open door.
+    #[test]
+    fn weight_and_door_do_not_disturb_each_other() {
+        let arena = Arena::new(1, Generation::New);
+        let real = arena.get(RealId(0));
+        let weigh = |weight| real.set(&Settings { weight, ..settings(1, 0) });
+        let told = || (real.weight(), real.is_overloaded(), real.open_weight());
+        real.reset(&settings(1, 0));
+        assert_eq!(told(), (1, false, 1));
+        real.bind();
+        assert_eq!(told(), (1, true, !1));
+        for weight in [0, 7, i32::MAX] {
+            weigh(weight);
+            assert_eq!(told(), (weight, true, !i64::from(weight)));
+            real.set_added_weight(weight);
+            assert_eq!(told(), (weight, true, !i64::from(weight)));
+        }
+        real.unbind(false);
+        assert_eq!(told(), (i32::MAX, false, i64::from(i32::MAX)));
+        weigh(0);
+        assert_eq!(told(), (0, false, 0));
+        weigh(-5);
+        assert_eq!(told(), (0, false, 0), "there is no weight below 0");
+    }
+
+    /// Two servers' counts are neighbours in one line: none may run into another, nor into the weights behind them.
+    #[test]
+    fn servers_do_not_disturb_each_other() {
+        for capacity in [1, 3, 4, 7, 8, 100] {
+            let arena = Arena::new(capacity, Generation::New);
+            let ids = || (0..capacity as u32).map(RealId);
+            for id in ids() {
+                arena.get(id).reset(&Settings { weight: 100 + id.0 as i32, ..settings(0, 0) });
+                (0..=id.0).for_each(|_| arena.get(id).bind_as(true));
+            }
+            for id in ids() {
+                let (real, count) = (arena.get(id), id.0 + 1);
+                assert_eq!((real.counts(), real.weight()), (Counts { active: count, total: count }, 100 + id.0 as i32));
+            }
+            let nobody = arena.get(arena.nobody());
+            assert_eq!((nobody.counts(), nobody.weight()), (Counts::default(), 1));
+        }
     }
 
     /// Kernels before 2026 opened the door below three quarters, judged at every change.

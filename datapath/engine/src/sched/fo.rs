@@ -11,14 +11,21 @@ pub struct WeightedFailover;
 
 impl Scheduler for WeightedFailover {
     fn pick<R: Reals + ?Sized>(&mut self, _request: &Request, reals: &R) -> Option<usize> {
-        heaviest(reals, |index| reals.is_usable(index))
+        heaviest(reals, |_, _| true)
     }
 }
 
-/// The first server of the highest weight, of those that may be taken.
-pub(super) fn heaviest<R: Reals + ?Sized>(reals: &R, may: impl Fn(usize) -> bool) -> Option<usize> {
-    // `min_by_key` keeps the first of equals.
-    (0..reals.len()).filter(|&index| may(index)).min_by_key(|&index| -i64::from(reals.weight(index)))
+/// The first usable server of the highest weight, of those that may be taken, as index and weight tell.
+#[inline(always)]
+pub(super) fn heaviest<R: Reals + ?Sized>(reals: &R, may: impl Fn(usize, i64) -> bool) -> Option<usize> {
+    let (mut heaviest, mut most) = (None, 0);
+    for index in 0..reals.len() {
+        let weight = reals.open_weight(index);
+        if weight > most && may(index, weight) {
+            (heaviest, most) = (Some(index), weight);
+        }
+    }
+    heaviest
 }
 
 #[cfg(test)]

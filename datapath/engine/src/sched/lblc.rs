@@ -38,7 +38,7 @@ impl Scheduler for Locality {
     fn pick<R: Reals + ?Sized>(&mut self, request: &Request, reals: &R) -> Option<usize> {
         let now_s = request.now_s();
         self.cache.look(now_s, |_| ());
-        let choose = || wlc::least(reals, |_, overhead| overhead);
+        let choose = || wlc::least(reals);
         let Some(member) = self.cache.get(&request.virtual_address, now_s) else {
             let index = choose()?;
             self.cache.insert(&request.virtual_address, now_s, Member::new(reals, index));

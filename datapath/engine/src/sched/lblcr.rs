@@ -16,7 +16,8 @@
 use xvs_sdk::{Change, Reals, Request, Scheduler};
 
 use super::cache::{Cache, END, Lists, Member, is_hot};
-use super::wlc::{self, Load};
+use super::scan::Load;
+use super::wlc;
 
 /// Members of all sets of a service: more than two for each address that can be remembered.
 const MEMBERS: usize = 65_536;
@@ -88,7 +89,7 @@ impl Set {
 }
 
 fn load<R: Reals + ?Sized>(reals: &R, index: usize) -> Load {
-    Load { index, cost: reals.overhead(index), weight: reals.weight(index) }
+    Load { index, cost: reals.overhead(index), weight: reals.weight(index).into() }
 }
 
 impl LocalityWithReplication {
@@ -108,7 +109,7 @@ impl Scheduler for LocalityWithReplication {
         let (now_s, expiration_s) = (request.now_s(), self.cache.expiration_s());
         let members = &mut self.members;
         self.cache.look(now_s, |mut set| members.retain(&mut set.head, |_| false));
-        let choose = || wlc::least(reals, |_, overhead| overhead);
+        let choose = || wlc::least(reals);
         let Some(set) = self.cache.get(&request.virtual_address, now_s) else {
             let index = choose()?;
             let mut set = Set { head: END, size: 0, changed_s: now_s };

@@ -5,17 +5,15 @@
 
 use xvs_sdk::{Reals, Request, Scheduler};
 
+use super::scan;
+
 /// `lc` has no state.
 #[derive(Clone, Debug, Default)]
 pub struct LeastConnection;
 
 impl Scheduler for LeastConnection {
     fn pick<R: Reals + ?Sized>(&mut self, _request: &Request, reals: &R) -> Option<usize> {
-        let usable =
-            |index| reals.burden(index).filter(|(_, weight)| *weight > 0).map(|(overhead, _)| (index, overhead));
-        // `min_by_key` keeps the first of equals. The kernel compares 32 bits.
-        let least = (0..reals.len()).filter_map(usable).min_by_key(|&(_, overhead)| overhead as u32)?;
-        Some(least.0)
+        scan::least_busy(reals)
     }
 }
 

@@ -15,6 +15,7 @@ pub mod mh;
 pub mod nq;
 pub mod ovf;
 pub mod rr;
+mod scan;
 pub mod sed;
 pub mod sh;
 pub mod twos;

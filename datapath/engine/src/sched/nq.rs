@@ -6,7 +6,7 @@
 
 use xvs_sdk::{Reals, Request, Scheduler};
 
-use super::wlc;
+use super::scan::{self, Delay};
 
 /// `nq` has no state.
 #[derive(Clone, Debug, Default)]
@@ -14,9 +14,8 @@ pub struct NeverQueue;
 
 impl Scheduler for NeverQueue {
     fn pick<R: Reals + ?Sized>(&mut self, _request: &Request, reals: &R) -> Option<usize> {
-        (0..reals.len())
-            .find(|&index| reals.is_usable(index) && reals.active(index) == 0)
-            .or_else(|| wlc::least(reals, |index, _| u64::from(reals.active(index)) + 1))
+        // An idle server costs the connection to come alone.
+        scan::least_by_weight(reals, Delay, |cost| cost == 1)
     }
 }
 

@@ -15,8 +15,7 @@ pub struct Overflow;
 
 impl Scheduler for Overflow {
     fn pick<R: Reals + ?Sized>(&mut self, _request: &Request, reals: &R) -> Option<usize> {
-        let has_room = |index| i64::from(reals.active(index)) <= i64::from(reals.weight(index));
-        fo::heaviest(reals, |index| reals.is_usable(index) && has_room(index))
+        fo::heaviest(reals, |index, weight| i64::from(reals.active(index)) <= weight)
     }
 }
 

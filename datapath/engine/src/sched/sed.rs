@@ -8,7 +8,7 @@
 
 use xvs_sdk::{Reals, Request, Scheduler};
 
-use super::wlc;
+use super::scan::{self, Delay};
 
 /// `sed` has no state.
 #[derive(Clone, Debug, Default)]
@@ -16,7 +16,7 @@ pub struct ShortestExpectedDelay;
 
 impl Scheduler for ShortestExpectedDelay {
     fn pick<R: Reals + ?Sized>(&mut self, _request: &Request, reals: &R) -> Option<usize> {
-        wlc::least(reals, |index, _| u64::from(reals.active(index)) + 1)
+        scan::least_by_weight(reals, Delay, |_| false)
     }
 }
 

@@ -6,55 +6,22 @@
 
 use xvs_sdk::{Reals, Request, Scheduler};
 
+use super::scan::{self, Overhead};
+
 /// `wlc` has no state.
 #[derive(Clone, Debug, Default)]
 pub struct WeightedLeastConnection;
 
 impl Scheduler for WeightedLeastConnection {
     fn pick<R: Reals + ?Sized>(&mut self, _request: &Request, reals: &R) -> Option<usize> {
-        least(reals, |_, overhead| overhead)
+        least(reals)
     }
 }
 
-/// The first usable server of the least cost in proportion to its weight. What a server costs is told of its index, and
-/// of what is known of a server that is not overloaded: overhead and weight.
+/// The choice of `wlc`, for others that fall back on it.
 #[inline(always)]
-pub(super) fn least<R: Reals + ?Sized>(reals: &R, cost: impl Fn(usize, u64) -> u64) -> Option<usize> {
-    let mut least: Option<Load> = None;
-    for index in 0..reals.len() {
-        let Some((overhead, weight)) = reals.burden(index) else { continue };
-        let load = Load { index, cost: cost(index, overhead), weight };
-        match &least {
-            // The first one must be usable; after it none of weight 0 is below another one.
-            None if weight <= 0 => {}
-            Some(best) if !load.is_below(best) => {}
-            _ => least = Some(load),
-        }
-    }
-    least.map(|load| load.index)
-}
-
-/// What a server bears in proportion to what it can bear.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Load {
-    /// The server.
-    pub(super) index: usize,
-    /// What it bears.
-    pub(super) cost: u64,
-    /// What it can bear. With 0 it is never below another one.
-    pub(super) weight: i32,
-}
-
-impl Load {
-    /// Strictly less than another one? Compared without dividing.
-    #[inline(always)]
-    pub(super) fn is_below(&self, other: &Load) -> bool {
-        if (self.cost | other.cost) >> 32 == 0 {
-            // No product overflows: 32 bits times 31 and a sign.
-            return (self.cost as i64) * i64::from(other.weight) < (other.cost as i64) * i64::from(self.weight);
-        }
-        i128::from(self.cost) * i128::from(other.weight) < i128::from(other.cost) * i128::from(self.weight)
-    }
+pub(super) fn least<R: Reals + ?Sized>(reals: &R) -> Option<usize> {
+    scan::least_by_weight(reals, Overhead::of(reals), |_| false)
 }
 
 #[cfg(test)]

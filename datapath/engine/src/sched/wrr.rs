@@ -42,12 +42,11 @@ impl WeightedRoundRobin {
     /// Goes down to a level that a server reaches, or to the lowest one: as the passes would that find nothing. (There
     /// may be tens of thousands of them below the level of a heavy server at its threshold.)
     fn descend<R: Reals + ?Sized>(&mut self, reals: &R) {
-        let reaches = |index| !reals.is_overloaded(index) && i64::from(reals.weight(index)) >= self.level;
-        if (0..reals.len()).any(reaches) {
+        // The level is above 0.
+        if (0..reals.len()).any(|index| reals.open_weight(index) >= self.level) {
             return; // nearly always, and soon
         }
-        let open = (0..reals.len()).filter(|&index| !reals.is_overloaded(index));
-        let highest = open.map(|index| i64::from(reals.weight(index))).max().unwrap_or(0);
+        let highest = (0..reals.len()).map(|index| reals.open_weight(index)).fold(0, i64::max);
         let lowest = (self.level - 1) / self.step;
         let needed = (self.level - highest + self.step - 1) / self.step;
         self.level -= needed.min(lowest) * self.step;
@@ -74,7 +73,7 @@ impl Scheduler for WeightedRoundRobin {
         let (mut last_pass, mut restarted) = (false, false);
         loop {
             for index in at.map_or(0, |cursor| cursor + 1)..reals.len() {
-                if !reals.is_overloaded(index) && i64::from(reals.weight(index)) >= self.level {
+                if reals.open_weight(index) >= self.level {
                     self.cursor = Some(index);
                     return Some(index);
                 }

@@ -58,7 +58,7 @@ impl PlainTurn<'_> {
     #[inline(always)]
     pub(crate) fn pick_by_servers(&mut self, arena: &Arena) -> Option<Option<RealId>> {
         let Pool { scheduler, members, .. } = &mut *self.0;
-        let view = View { arena, members };
+        let view = View::new(arena, members);
         let picked = scheduler.pick_by_servers(&view)?;
         Some(picked.filter(|&index| scheduler.accepts(&view, index)).map(|index| members[index]))
     }

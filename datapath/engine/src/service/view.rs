@@ -4,12 +4,21 @@
 
 use xvs_sdk::Reals;
 
-use crate::real::{Arena, Generation, Real, RealId};
+use crate::real::{Arena, Generation, Loads, RealId};
 
 /// The servers.
 pub(super) struct View<'a> {
-    pub(super) arena: &'a Arena,
-    pub(super) members: &'a [RealId],
+    arena: &'a Arena,
+    members: &'a [RealId],
+    /// Counts and weights, at hand for a loop.
+    loads: Loads<'a>,
+}
+
+impl<'a> View<'a> {
+    #[inline(always)]
+    pub(super) fn new(arena: &'a Arena, members: &'a [RealId]) -> Self {
+        View { arena, members, loads: arena.loads() }
+    }
 }
 
 impl Reals for View<'_> {
@@ -22,15 +31,34 @@ impl Reals for View<'_> {
     }
 
     fn active(&self, index: usize) -> u32 {
-        self.arena.get(self.members[index]).counts().active
+        (self.counts(index) >> 32) as u32
     }
 
     fn total(&self, index: usize) -> u32 {
-        self.arena.get(self.members[index]).counts().total
+        self.counts(index) as u32
+    }
+
+    #[inline(always)]
+    fn counts(&self, index: usize) -> u64 {
+        self.loads.counts(self.members[index])
+    }
+
+    #[inline(always)]
+    fn open_weight(&self, index: usize) -> i64 {
+        self.loads.open_weight(self.members[index])
+    }
+
+    #[inline(always)]
+    fn surplus(&self) -> u64 {
+        match self.arena.generation() {
+            Generation::New => 256,
+            // An active connection is none of the inactive ones, which are added.
+            Generation::Old => 255,
+        }
     }
 
     fn is_overloaded(&self, index: usize) -> bool {
-        self.arena.get(self.members[index]).is_overloaded()
+        self.open_weight(index) < 0
     }
 
     fn last_weight(&self, index: usize) -> i32 {
@@ -42,31 +70,14 @@ impl Reals for View<'_> {
         (endpoint.address.octets16(), endpoint.port)
     }
 
-    fn is_usable(&self, index: usize) -> bool {
-        let real = self.arena.get(self.members[index]);
-        !real.is_overloaded() && real.weight() > 0
-    }
-
     #[inline(always)]
     fn overhead(&self, index: usize) -> u64 {
-        self.overhead_of(&self.arena.get(self.members[index]))
+        let counts = self.counts(index);
+        self.surplus() * (counts >> 32) + u64::from(counts as u32)
     }
 
     #[inline(always)]
-    fn burden(&self, index: usize) -> Option<(u64, i32)> {
-        let real = self.arena.get(self.members[index]);
-        (!real.is_overloaded()).then(|| (self.overhead_of(&real), real.weight()))
-    }
-}
-
-impl View<'_> {
-    #[inline(always)]
-    fn overhead_of(&self, real: &Real<'_>) -> u64 {
-        let counts = real.counts();
-        let connections = match self.arena.generation() {
-            Generation::New => counts.total,
-            Generation::Old => counts.inactive(),
-        };
-        256 * u64::from(counts.active) + u64::from(connections)
+    fn is_usable(&self, index: usize) -> bool {
+        self.open_weight(index) > 0
     }
 }
