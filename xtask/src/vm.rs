@@ -48,7 +48,7 @@ pub(crate) enum Vm {
         #[command(flatten)]
         how: How,
         /// Seconds that each figure is measured for.
-        #[arg(long, default_value_t = 5)]
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=600))]
         seconds: u32,
         /// Only these methods.
         #[arg(long, value_delimiter = ',', default_value = "dr,nat,tun")]
@@ -79,7 +79,7 @@ pub(crate) struct How {
     #[arg(long, value_enum, default_value_t = Accelerator::Tcg)]
     accelerator: Accelerator,
     /// Minutes until a scenario is given up.
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1440))]
     limit: u32,
 }
 
