@@ -78,7 +78,7 @@ impl Options {
 fn check(only: &[String]) -> Result<()> {
     let names: Vec<_> = ALL.iter().map(|who| who.name()).collect();
     let stranger = only.iter().find(|word| !names.iter().any(|name| name.contains(word.as_str())));
-    ensure!(stranger.is_none(), "--only {}: in nobody's name; there are {}", only.join(","), names.join(", "));
+    ensure!(stranger.is_none(), "--only {}: in nobody's name; there are {}", only.join(","), names.join("; "));
     Ok(())
 }
 
