@@ -145,11 +145,18 @@ fn hits(is_v4: bool, method: Method, column: usize) -> Vec<Row> {
         rows.push(row(&format!("nat_out{family}, smallest"), server(SMALLEST)));
         rows.push(row(&format!("nat_out{family}, largest"), server(longest)));
     }
-    if is_v4 && column == MIDDLE && method != Method::Tun {
-        rows.push(row(&format!("{name}, IMIX"), imix(|length| Stream::from_clients(true, ACK, length))));
-        let batches =
-            [1, 8, 32].map(|batch| Row { batch, ..row(&format!("{name}, batch of {batch}"), client(SMALLEST)) });
-        rows.extend(batches);
+    if is_v4 && column == MIDDLE {
+        let mut more = |name: &str, stream: &dyn Fn(usize) -> Stream| {
+            rows.push(row(&format!("{name}, IMIX"), imix(|length| stream(length.min(longest)))));
+            rows.extend(
+                [1, 8, 32]
+                    .map(|batch| Row { batch, ..row(&format!("{name}, batch of {batch}"), vec![stream(SMALLEST)]) }),
+            );
+        };
+        more(name, &|length| Stream::from_clients(true, ACK, length));
+        if method == Method::Nat {
+            more("nat_out", &|length| Stream::from_servers(true, ACK, length));
+        }
     }
     rows
 }
