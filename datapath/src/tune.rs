@@ -31,7 +31,7 @@ use finding::Verdict;
 use journal::{Journal, JournalError};
 use options::{Order, Tune};
 use restore::{Fate, Restored};
-use scene::Wishes;
+use scene::{Scene, Wishes};
 use setting::Machine;
 use survey::{Scope, Survey};
 
@@ -141,6 +141,7 @@ pub fn run_on(options: &Tune, machine: &Machine<'_>) -> Result<Outcome, TuneErro
         }
         return restored(options.json, &all);
     }
+    refuse_strangers(machine, &wishes)?;
     let scope = Scope { only: options.only.clone(), skip: options.skip.clone() };
     if !options.apply {
         let survey = survey::survey(machine, &interfaces, &wishes, &scope, None)?;
@@ -191,6 +192,18 @@ fn plan(options: &Tune) -> Result<(Vec<String>, Wishes), TuneError> {
     wishes.vlans |= options.vlans;
     wishes.symmetric = options.symmetric;
     Ok((interfaces, wishes))
+}
+
+/// Queues of a CPU that does not run would go nowhere. Where it is not known which run, nobody is refused.
+fn refuse_strangers(machine: &Machine<'_>, wishes: &Wishes) -> Result<(), TuneError> {
+    let scene = Scene { machine, name: "", in_sysfs: true, wishes, queues: 0 };
+    let (Some(wished), Ok(online)) = (&wishes.cpus, scene.online()) else { return Ok(()) };
+    match wished.iter().find(|cpu| !online.as_slice().contains(cpu)) {
+        Some(stranger) => {
+            Err(TuneError::Configuration(format!("no CPU {stranger} runs here; those that do are {online}")))
+        }
+        None => Ok(()),
+    }
 }
 
 /// The command that puts things back.

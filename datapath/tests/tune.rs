@@ -192,7 +192,10 @@ const CASES: &[Case] = &[
     ("--cpus 0-3", |made| made.file("/sys/devices/system/node/node1/cpulist", ""), "numa", "good", ""),
     (
         "--cpus 0,4",
-        |made| made.file("/sys/devices/system/node/node1/cpulist", ""),
+        |made| {
+            made.file("/sys/devices/system/cpu/online", "0-4");
+            made.file("/sys/devices/system/node/node1/cpulist", "");
+        },
         "numa",
         "could-be-better",
         "out of 0-3",
@@ -496,6 +499,7 @@ fn slips_at_the_keyboard() {
         (&["tune", "lo", "--apply", "--restore"], 64, "--restore"),
         (&["tune", "lo", "--check", "--apply"], 64, "--apply"),
         (&["tune", "lo", "--cpus", "3-1"], 64, "0-3,8"),
+        (&["tune", "lo", "--cpus", "0,1023"], 2, "no CPU 1023 runs here"),
         (&["tune", "lo", "--queues", "0"], 64, "1..=1024"),
         (&["tune", "--config", "/nonexistent.toml"], 3, "/nonexistent.toml"),
         (&["tune", "a-name-that-is-too-long-for-linux", "--only", "lro"], 5, "ip -br link"),

@@ -51,9 +51,12 @@ pub(crate) fn judge(which: &str, directory: Option<&Path>, own: &str) -> Result<
     run(&["run", "--quiet", "--package", "xvs", "--example", "judge", "--", which, directory])
 }
 
-/// Runs one of the engine's bench programs.
-pub(crate) fn bench(program: &str, filter: Option<&str>) -> Result<()> {
-    let mut words = vec!["bench", "--package", "xvs-engine", "--bench", program];
-    words.extend(filter.iter().flat_map(|filter| ["--", filter]));
+/// Runs a package's bench program, with words of its own.
+pub(crate) fn bench(package: &str, program: &str, own: &[&str]) -> Result<()> {
+    let mut words = vec!["bench", "--package", package, "--bench", program];
+    if !own.is_empty() {
+        words.push("--");
+        words.extend(own);
+    }
     run(&words)
 }

@@ -10,7 +10,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::packages::{BUILD, Package, TEST, all, plugins};
+use crate::packages::{BUILD, Package, TEST, WIRE, all, plugins};
 use crate::paint::{bad, good, title, typed};
 
 /// Debian's hook that is asked before a service is started; exit code 101 forbids.
@@ -18,9 +18,12 @@ const POLICY: &str = "/usr/sbin/policy-rc.d";
 
 /// Prints the list and what is installed.
 pub(crate) fn list() -> Result<()> {
-    for (heading, packages) in
-        [("to build", BUILD), ("to build scheduler plugins", plugins()), ("to test and demonstrate", TEST)]
-    {
+    for (heading, packages) in [
+        ("to build", BUILD),
+        ("to build scheduler plugins", plugins()),
+        ("to test and demonstrate", TEST),
+        ("to measure beside others", WIRE),
+    ] {
         println!("{}", title(heading));
         for package in packages {
             let state = if is_installed(package.name) { good("installed") } else { bad("missing  ") };

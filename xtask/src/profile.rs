@@ -28,8 +28,8 @@ use stacks::Stacks;
 const TOP: usize = 25;
 
 /// What a bench program is told if nothing is said: a NAT client's packets, so many.
-const CASE: &str = "nat_in/hit";
-const PACKETS: &str = "10000000";
+const CASE: &str = "hit/nat_in";
+const PACKETS: &str = "50000000";
 /// The same under callgrind, which takes fifty times as long.
 const PACKETS_COUNTED: &str = "200000";
 
@@ -55,7 +55,7 @@ pub(crate) struct Profile {
     /// The bench program of the engine.
     #[arg(long, default_value = "instructions", conflicts_with = "pid")]
     bench: String,
-    /// Words for the bench program, behind `--` [default for `instructions`: run nat_in/hit PACKETS].
+    /// Words for the bench program, behind `--` [default for `instructions`: run hit/nat_in PACKETS].
     #[arg(last = true, conflicts_with = "pid")]
     words: Vec<String>,
 }

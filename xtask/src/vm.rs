@@ -48,7 +48,7 @@ pub(crate) enum Vm {
         #[command(flatten)]
         how: How,
         /// Seconds that each figure is measured for.
-        #[arg(long, default_value_t = 5)]
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=600))]
         seconds: u32,
         /// Only these methods.
         #[arg(long, value_delimiter = ',', default_value = "dr,nat,tun")]
@@ -56,6 +56,11 @@ pub(crate) enum Vm {
         /// Also tell in which functions of the kernel the instructions are spent.
         #[arg(long)]
         profile: bool,
+    },
+    /// Try tests/bench/pktgen/pktgen.sh with a real pktgen, over a veth inside.
+    Pktgen {
+        #[command(flatten)]
+        how: How,
     },
     /// The dose for every change: the zero-copy scenario and one ratio.
     Test {
@@ -79,7 +84,7 @@ pub(crate) struct How {
     #[arg(long, value_enum, default_value_t = Accelerator::Tcg)]
     accelerator: Accelerator,
     /// Minutes until a scenario is given up.
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1440))]
     limit: u32,
 }
 
@@ -93,6 +98,7 @@ pub(crate) fn run(what: Vm) -> Result<()> {
     match what {
         Vm::ZeroCopy { how, device } => zero_copy(how, device)?.finish(),
         Vm::Ratio { how, seconds, methods, profile } => ratio::run(how, seconds, &methods, profile)?.finish(),
+        Vm::Pktgen { how } => pktgen(how)?.finish(),
         Vm::Test { how } => {
             let mut report = zero_copy(how, Device::Virtio)?;
             report.merge(ratio::run(how, 2, &["dr".into()], false)?);
@@ -143,6 +149,27 @@ fn zero_copy(how: How, device: Device) -> Result<Report> {
         queues,
         wires: wires.name(),
         taps: "abcd",
+        moderation: None,
+        counter: None,
+        limit: how.limit(),
+    };
+    let machine = ground.start(&spec)?;
+    report::follow(&ground.store, machine, |_, _| Ok(false))
+}
+
+fn pktgen(how: How) -> Result<Report> {
+    let ground = Ground::lay()?;
+    let wires = wires(1)?;
+    println!("{}", title(format!("pktgen.sh: kernel {}", ground.store.release()?)));
+    let spec = Spec {
+        scenario: "pktgen.py",
+        words: vec![how.accelerator.name().into()],
+        accelerator: how.accelerator,
+        device: Device::Virtio,
+        interfaces: "",
+        queues: 1,
+        wires: wires.name(),
+        taps: "",
         moderation: None,
         counter: None,
         limit: how.limit(),

@@ -11,6 +11,8 @@
 
 mod support;
 
+use std::process::ExitCode;
+
 use xvs_engine::real::Method;
 
 use support::common::packet::{ACK, SYN};
@@ -104,9 +106,14 @@ fn measure(ground: &mut Ground, load: &mut Load, kind: Kind) -> Vec<(f64, f64)> 
     rounds
 }
 
-fn main() {
+fn main() -> ExitCode {
     let filter: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
     let wanted = |name: &str| filter.is_empty() || filter.iter().any(|part| name.contains(part.as_str()));
+    let names = SIZES.iter().flat_map(|(size, _)| CASES.iter().map(move |(case, ..)| format!("{case}/{size}")));
+    if !names.clone().any(|name| wanted(&name)) {
+        eprintln!("{filter:?} is in no case's name; there are {}", names.collect::<Vec<_>>().join(" "));
+        return ExitCode::FAILURE;
+    }
     println!("nanoseconds of processor time a packet: median (least) of {ROUNDS} rounds");
     println!("{:<12} {:>15} {:>15} {:>7} {:>7}", "case", "floor", "worker's step", "ratio", "budget");
     for (size, clients) in SIZES {
@@ -134,4 +141,5 @@ fn main() {
             );
         }
     }
+    ExitCode::SUCCESS
 }

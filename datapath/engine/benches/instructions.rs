@@ -7,18 +7,19 @@
 //! do not count. Misses are those of simulated caches, the same everywhere: "L1" has 48 KiB, and what is not in "L2"
 //! (2 MiB) leaves the core.
 //!
-//! The same on every machine of a kind (x86-64, one compiler): no clock is read, the environment is empty, the layout of
-//! the memory is valgrind's, and the C library takes its oldest string functions, whatever the processor has.
+//! The same on every machine of a kind ([`support::callgrind`]).
 //!
-//! Not here: plugins. Their code is made when they are loaded, and valgrind would count that.
+//! Not here: misses of pages (`pages.rs`), and plugins. Their code is made when they are loaded, and valgrind would count
+//! that.
 #![allow(missing_docs, clippy::disallowed_methods)] // a bench starts processes
 
 mod support;
 
+use std::cell::Cell;
 use std::hint::black_box;
-use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
+use support::callgrind::{case_ends, count};
 use support::common::packet::{ACK, SYN};
 use support::floor::Floor;
 use support::load::{ARRIVALS, BATCH, Load, Plan, capacity_for};
@@ -31,19 +32,6 @@ use xvs_engine::wire::Headers;
 /// Live connections where their number counts: twice as many bytes of table as the simulated cache holds.
 const CONNECTIONS: u32 = 32_768;
 const CACHES: [&str; 3] = ["--I1=32768,8,64", "--D1=49152,12,64", "--LL=2097152,16,64"];
-/// No string function that only some processors have: the C library falls back to those of SSE2, which all have.
-const TUNABLES: &str = "glibc.cpu.hwcaps=-AVX512F,-AVX512VL,-AVX512BW,-AVX2,-AVX,-AVX_Fast_Unaligned_Load,\
-                        -Fast_Unaligned_Copy,-SSSE3,-SSE4_1,-SSE4_2,-BMI2,-ERMS,-FSRM,-RTM";
-
-/// Where callgrind counts, and after what it writes.
-const COUNTED: &str = "*counted_*";
-const WRITTEN: &str = "*case_ends*";
-
-/// The end of a case: callgrind writes what it has counted.
-#[inline(never)]
-fn case_ends(name: &str) {
-    println!("{}", black_box(name));
-}
 
 #[inline(never)]
 fn counted_parse(frame: &[u8]) {
@@ -52,78 +40,126 @@ fn counted_parse(frame: &[u8]) {
     }
 }
 
-fn parse(name: &str, is_v4: bool) {
-    let mut frame = [0; 128];
-    let length = Stream::from_clients(is_v4, ACK, SMALLEST).write(7, 0, &mut frame);
-    counted_parse(&frame[..length]);
-    case_ends(name);
+/// What this program shall do under another's eyes.
+#[derive(Default)]
+struct Job {
+    /// This case alone; else all.
+    only: Option<String>,
+    /// So many times 4096 packets before those that count: for a profile.
+    turns: usize,
+    /// Was there such a case?
+    known: Cell<bool>,
 }
 
-/// The bare loop that `budget.rs` holds the worker against.
-#[inline(never)]
-fn counted_floor(floor: &Floor, umem: &mut Umem) {
-    assert_eq!(floor.pass(umem), ARRIVALS);
-}
+impl Job {
+    /// `run`, or `run CASE PACKETS`.
+    fn read(words: &[String]) -> Result<Self, String> {
+        match words {
+            [] => Ok(Job::default()),
+            [case, packets] => {
+                let packets: usize = packets.parse().map_err(|_| format!("`{packets}` is no number of packets"))?;
+                Ok(Job { only: Some(case.clone()), turns: packets / ARRIVALS, known: Cell::new(false) })
+            }
+            _ => Err("say `run`, or `run CASE PACKETS`".to_owned()),
+        }
+    }
 
-fn floor() {
-    let floor = Floor::new(CONNECTIONS, capacity_for(CONNECTIONS));
-    let (mut umem, mut random) = (Umem::new(), Random::new());
-    let stream = Stream::from_clients(true, ACK, SMALLEST);
-    let mut arrive = |umem: &mut Umem| {
-        umem.arrive(Load::PORTS[0], ARRIVALS, |into| stream.write(random.below(CONNECTIONS), 0, into));
-    };
-    arrive(&mut umem);
-    assert_eq!(floor.pass(&mut umem), ARRIVALS);
-    arrive(&mut umem);
-    counted_floor(&floor, &mut umem);
-    case_ends("floor");
-}
+    fn wants(&self, name: &str) -> bool {
+        let wanted = self.only.as_deref().is_none_or(|only| only == name);
+        self.known.set(self.known.get() || wanted);
+        wanted
+    }
 
-type Hit = (&'static str, usize, Vec<Stream>);
+    fn parse(&self, name: &str, is_v4: bool) {
+        if !self.wants(name) {
+            return;
+        }
+        let mut frame = [0; 128];
+        let length = Stream::from_clients(is_v4, ACK, SMALLEST).write(7, 0, &mut frame);
+        for _ in 0..=self.turns {
+            counted_parse(&frame[..length]);
+        }
+        case_ends(name);
+    }
 
-/// Packets of known connections, at the director of one method and family.
-fn hits(is_v4: bool, method: Method, cases: &[Hit]) {
-    hits_at(&mut Load::new(plan(is_v4, method)), cases);
-}
+    /// The bare loop that `budget.rs` holds the worker against.
+    fn floor(&self) {
+        if !self.wants("floor") {
+            return;
+        }
+        let floor = Floor::new(CONNECTIONS, capacity_for(CONNECTIONS));
+        let (mut umem, mut random) = (Umem::new(), Random::new());
+        let stream = Stream::from_clients(true, ACK, SMALLEST);
+        let mut arrive = |umem: &mut Umem| {
+            umem.arrive(Load::PORTS[0], ARRIVALS, |into| stream.write(random.below(CONNECTIONS), 0, into));
+        };
+        for _ in 0..=self.turns {
+            arrive(&mut umem);
+            assert_eq!(floor.pass(&mut umem), ARRIVALS);
+        }
+        arrive(&mut umem);
+        floor.counted_pass(&mut umem, ARRIVALS);
+        case_ends("floor");
+    }
 
-fn plan(is_v4: bool, method: Method) -> Plan<'static> {
-    Plan { is_v4, method, connections: CONNECTIONS, capacity: capacity_for(CONNECTIONS), ..Plan::default() }
-}
+    /// Packets of known connections, at the director of one method and family.
+    fn hits(&self, is_v4: bool, method: Method, cases: &[Hit]) {
+        self.hits_of(Load::new, is_v4, method, cases);
+    }
 
-fn hits_at(load: &mut Load, cases: &[Hit]) {
-    for (name, batch, streams) in cases {
-        load.worker.rings.batch = *batch;
-        load.arrive(streams);
-        load.breathe(ARRIVALS);
+    /// The same with connections that are made like this.
+    fn hits_of(&self, make: fn(Plan<'static>) -> Load, is_v4: bool, method: Method, cases: &[Hit]) {
+        if !cases.iter().any(|(name, ..)| self.wants(name)) {
+            return;
+        }
+        let capacity = capacity_for(CONNECTIONS);
+        let mut load = make(Plan { is_v4, method, connections: CONNECTIONS, capacity, ..Plan::default() });
+        for (name, batch, streams) in cases.iter().filter(|(name, ..)| self.wants(name)) {
+            load.worker.rings.batch = *batch;
+            for _ in 0..=self.turns {
+                load.arrive(streams);
+                load.breathe(ARRIVALS);
+            }
+            load.check_sent();
+            load.arrive(streams);
+            load.breathe_counted(ARRIVALS);
+            case_ends(name);
+        }
+    }
+
+    /// New connections, at the director of one scheduler.
+    fn misses(&self, name: &str, is_v4: bool, method: Method, scheduler: &'static str, servers: u32) {
+        if !self.wants(name) {
+            return;
+        }
+        let mut load = Load::new(Plan { is_v4, method, scheduler, servers, ..Plan::default() });
+        let stream = Stream::from_clients(is_v4, SYN, SMALLEST);
+        for turn in 0..=self.turns {
+            if turn > 0 {
+                load.forget_new();
+            }
+            load.arrive_new(&stream);
+            load.breathe(ARRIVALS);
+        }
         load.check_sent();
-        load.arrive(streams);
+        load.arrive_new(&stream);
         load.breathe_counted(ARRIVALS);
         case_ends(name);
     }
 }
 
-/// New connections, at the director of one scheduler.
-fn misses(name: &str, is_v4: bool, method: Method, scheduler: &'static str, servers: u32) {
-    let mut load = Load::new(Plan { is_v4, method, scheduler, servers, ..Plan::default() });
-    let stream = Stream::from_clients(is_v4, SYN, SMALLEST);
-    load.arrive_new(&stream);
-    load.breathe(ARRIVALS);
-    load.check_sent();
-    load.arrive_new(&stream);
-    load.breathe_counted(ARRIVALS);
-    case_ends(name);
-}
+type Hit = (&'static str, usize, Vec<Stream>);
 
-/// Forwards packets of all cases, and says when each has ended.
-fn run() {
+/// Forwards packets of all cases that the job wants, and says when each has ended.
+fn run(job: &Job) {
     let [v4, v6] = [true, false];
     let client = |is_v4, length| vec![Stream::from_clients(is_v4, ACK, length)];
     let server = |is_v4, length| vec![Stream::from_servers(is_v4, ACK, length)];
-    parse("parse/tcp4", v4);
-    parse("parse/tcp6", v6);
-    floor();
-    hits_at(&mut Load::of_young(plan(v4, Method::Dr)), &[("hit/dr/young", BATCH, client(v4, SMALLEST))]);
-    hits(
+    job.parse("parse/tcp4", v4);
+    job.parse("parse/tcp6", v6);
+    job.floor();
+    job.hits_of(Load::of_young, v4, Method::Dr, &[("hit/dr/young", BATCH, client(v4, SMALLEST))]);
+    job.hits(
         v4,
         Method::Dr,
         &[
@@ -135,7 +171,7 @@ fn run() {
             ("hit/dr/imix", BATCH, imix(|length| Stream::from_clients(v4, ACK, length))),
         ],
     );
-    hits(
+    job.hits(
         v4,
         Method::Nat,
         &[
@@ -147,18 +183,18 @@ fn run() {
             ("hit/nat_out/1500", BATCH, server(v4, LONGEST)),
         ],
     );
-    hits(
+    job.hits(
         v4,
         Method::Tun,
         &[("hit/tun", BATCH, client(v4, SMALLEST)), ("hit/tun/1500", BATCH, client(v4, LONGEST_INSIDE))],
     );
-    hits(v6, Method::Dr, &[("hit6/dr", BATCH, client(v6, SMALLEST))]);
-    hits(
+    job.hits(v6, Method::Dr, &[("hit6/dr", BATCH, client(v6, SMALLEST))]);
+    job.hits(
         v6,
         Method::Nat,
         &[("hit6/nat_in", BATCH, client(v6, SMALLEST)), ("hit6/nat_out", BATCH, server(v6, SMALLEST))],
     );
-    hits(v6, Method::Tun, &[("hit6/tun", BATCH, client(v6, SMALLEST))]);
+    job.hits(v6, Method::Tun, &[("hit6/tun", BATCH, client(v6, SMALLEST))]);
     for (name, scheduler, servers) in [
         ("new/rr", "rr", 16),
         ("new/wrr", "wrr", 16),
@@ -166,61 +202,17 @@ fn run() {
         ("new/wlc256", "wlc", 256),
         ("new/mh", "mh", 16),
     ] {
-        misses(name, v4, Method::Dr, scheduler, servers);
+        job.misses(name, v4, Method::Dr, scheduler, servers);
     }
-    misses("new/wrr/nat", v4, Method::Nat, "wrr", 16);
-    misses("new/wrr/tun", v4, Method::Tun, "wrr", 16);
-    misses("new6/wrr/nat", v6, Method::Nat, "wrr", 16);
-}
-
-/// Runs this program under callgrind, which writes into this directory; gives the names of the cases in their order.
-fn count(directory: &Path) -> Result<Vec<String>, String> {
-    let own = std::env::current_exe().map_err(|error| format!("this program has no path: {error}"))?;
-    let mut command = Command::new("valgrind");
-    // The size of the environment moves the stack, and a variable may change the C library.
-    command.env_clear().env("GLIBC_TUNABLES", TUNABLES);
-    command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
-    command.args(["--tool=callgrind", "--cache-sim=yes"]).args(CACHES);
-    command.arg(format!("--callgrind-out-file={}", directory.join("count").display()));
-    command.arg(format!("--toggle-collect={COUNTED}")).arg(format!("--dump-after={WRITTEN}"));
-    let output = command.arg(own).arg("run").output().map_err(|error| {
-        format!("valgrind could not be started: {error}; is it installed (apt-get install valgrind)?")
-    })?;
-    if !output.status.success() {
-        return Err(format!("valgrind: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr)));
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect())
-}
-
-/// Instructions, and what was not in the first and in the second cache, of 4096 packets.
-fn read(file: &Path) -> Result<[u64; 3], String> {
-    let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
-    let line = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)).map(str::split_whitespace);
-    let missing = || format!("{}: no counts", file.display());
-    let (names, values) = line("events:").zip(line("totals:").or(line("summary:"))).ok_or_else(missing)?;
-    let counts: Vec<(&str, u64)> = names.zip(values.map(|value| value.parse().unwrap_or(0))).collect();
-    let sum = |of: &[&str]| counts.iter().filter(|(name, _)| of.contains(name)).map(|(_, value)| value).sum::<u64>();
-    Ok([sum(&["Ir"]), sum(&["D1mr", "D1mw"]), sum(&["DLmr", "DLmw"])]).and_then(|all| match all[0] {
-        0 => Err(missing()),
-        _ => Ok(all),
-    })
+    job.misses("new/wrr/nat", v4, Method::Nat, "wrr", 16);
+    job.misses("new/wrr/tun", v4, Method::Tun, "wrr", 16);
+    job.misses("new6/wrr/nat", v6, Method::Nat, "wrr", 16);
 }
 
 fn report() -> Result<(), String> {
-    let directory = std::env::temp_dir().join(format!("xvs-instructions-{}", std::process::id()));
-    std::fs::create_dir(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
-    let lines = count(&directory).and_then(|cases| {
-        let numbered = (1..).map(|number| directory.join(format!("count.{number}")));
-        cases
-            .iter()
-            .zip(numbered)
-            .map(|(case, file)| Ok((case.clone(), read(&file)?)))
-            .collect::<Result<Vec<_>, String>>()
-    });
-    // What is left in a temporary directory harms nobody.
-    let _ = std::fs::remove_dir_all(&directory);
+    let cases = count(CACHES, &["run"])?;
     println!("{:<18} {:>12} {:>10} {:>10}", "case", "instructions", "L1 misses", "L2 misses");
-    for (case, counts) in lines? {
+    for (case, counts) in cases {
         let [instructions, l1, l2] = counts.map(|count| count as f64 / ARRIVALS as f64);
         println!("{case:<18} {instructions:>12.1} {l1:>10.2} {l2:>10.2}");
     }
@@ -228,14 +220,21 @@ fn report() -> Result<(), String> {
 }
 
 fn main() -> ExitCode {
-    if std::env::args().nth(1).is_some_and(|word| word == "run") {
-        run();
-        return ExitCode::SUCCESS;
-    }
-    match report() {
+    // cargo says `--bench`.
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
+    let done = match words.split_first() {
+        None => report().map_err(|error| format!("no counts: {error}")),
+        Some((first, rest)) if first == "run" => Job::read(rest).and_then(|job| {
+            run(&job);
+            let unknown = || format!("there is no case `{}`; without words this program names all", rest[0]);
+            if job.known.get() { Ok(()) } else { Err(unknown()) }
+        }),
+        Some(_) => Err("say nothing, `run`, or `run CASE PACKETS`".to_owned()),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("no counts: {error}");
+            eprintln!("{error}");
             ExitCode::FAILURE
         }
     }

@@ -74,7 +74,16 @@ impl Options {
     }
 }
 
+/// A word of `--only` that is in nobody's name is a mistake, and is told before anything is built.
+fn check(only: &[String]) -> Result<()> {
+    let names: Vec<_> = ALL.iter().map(|who| who.name()).collect();
+    let stranger = only.iter().find(|word| !names.iter().any(|name| name.contains(word.as_str())));
+    ensure!(stranger.is_none(), "--only {}: in nobody's name; there are {}", only.join(","), names.join("; "));
+    Ok(())
+}
+
 pub(crate) fn run(options: &Options) -> Result<()> {
+    check(&options.only)?;
     ensure!(xvs_tests::is_root(), "network namespaces need root: type `sudo -E env PATH=$PATH cargo xtask bench wire`");
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     ensure!(cpus >= 2, "generator and director need a CPU each, and this machine has one");
@@ -114,4 +123,17 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     println!();
     table::print(&rows);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Guards against a run of minutes that leaves out whom it was started for.
+    #[test]
+    fn a_contender_that_nobody_is_is_refused() {
+        let words = |words: &[&str]| check(&words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>());
+        assert!(words(&[]).is_ok() && words(&["NAT", "nft"]).is_ok());
+        assert!(words(&["NAT", "nobody there"]).unwrap_err().to_string().contains("nobody there"));
+    }
 }

@@ -13,7 +13,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 use super::cpio::Cpio;
-use super::store::Store;
+use super::store::{self, Store};
 use crate::cargo;
 
 /// Modules that scenarios ask for; what these depend on comes along.
@@ -61,9 +61,11 @@ const SKIP: &[&str] = &[
 /// Directories that are mounted over, or written to.
 const DIRECTORIES: &[&str] = &["dev", "proc", "run", "sys", "tmp", "root"];
 
-/// busybox's programs that `init` and the scenarios call.
-const APPLETS: &[&str] =
-    &["sh", "mkdir", "mount", "modprobe", "poweroff", "setsid", "sleep", "stty", "dmesg", "ls", "cat", "ps"];
+/// busybox's programs that `init`, the scenarios and the scripts for pktgen call.
+const APPLETS: &[&str] = &[
+    "sh", "mkdir", "mount", "modprobe", "poweroff", "setsid", "sleep", "stty", "dmesg", "ls", "cat", "ps", "awk",
+    "cut", "dirname", "find", "grep", "id", "mktemp", "rm", "sed", "sort", "sysctl", "tr", "uniq", "wc",
+];
 
 /// Where the load lies inside.
 const LOAD: &str = "xvs";
@@ -86,11 +88,9 @@ pub(super) fn base(store: &Store) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// A number that changes with the lists of this file (FNV-1a).
+/// A number that changes with what lies in a base.
 fn fingerprint() -> u32 {
-    let all = [MODULES, SKIP, DIRECTORIES, APPLETS].into_iter().flatten();
-    let bytes = all.flat_map(|name| name.bytes().chain([0]));
-    bytes.fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+    store::fingerprint([MODULES, SKIP, DIRECTORIES, APPLETS, store::GUEST].into_iter().flatten())
 }
 
 fn write_base(store: &Store, cpio: &mut Cpio) -> Result<()> {
@@ -197,6 +197,10 @@ pub(super) fn load(store: &Store, binaries: &Path) -> Result<PathBuf> {
         if name.ends_with(".py") {
             cpio.file(&format!("{LOAD}/{name}"), 0o644, &fs::read(entry.path()).context("a scenario cannot be read")?)?;
         }
+    }
+    for name in ["pktgen.sh", "check.sh"] {
+        let script = fs::read(cargo::root().join("tests/bench/pktgen").join(name));
+        cpio.file(&format!("{LOAD}/{name}"), 0o755, &script.with_context(|| format!("{name} cannot be read"))?)?;
     }
     cpio.file("init", 0o755, &fs::read(scenarios.join("init")).context("tests/vm/init cannot be read")?)?;
     cpio.finish().context("the load cannot be finished")?;

@@ -3,7 +3,8 @@
 //! ```text
 //! target/vm/host      qemu and depmod, run on this machine by their own loader and libraries
 //!           kernel    vmlinuz and the modules of one kernel
-//!           guest     Debian's programs of this machine's own release, so that what is built here runs inside
+//!           guest-*   Debian's programs of this machine's own release, so that what is built here runs inside; the
+//!                     name tells the list of them
 //! ```
 //! Invariant: each part is complete or absent: it is unpacked beside its place and renamed. A part that is there is
 //! never asked for again, so after the first time no network is needed.
@@ -29,12 +30,14 @@ const KERNEL_MIN: (u32, u32) = (6, 18);
 const HOST: &[&str] = &["qemu-system-x86", "kmod"];
 
 /// What runs inside, besides what is built here.
-const GUEST: &[&str] = &[
+pub(super) const GUEST: &[&str] = &[
     "busybox-static", // init, shell, modprobe and all that is small
     "iproute2",       // namespaces, macvlan, tunnels
     "ethtool",        // numbers of queues
     "ipvsadm",        // the kernel's IPVS, to compare with
     "curl",           // a client
+    "dash",           // a shell that calls the programs of the other packages, where busybox calls its own
+    "tcpdump",        // what pktgen sends
     "nginx-light",    // real servers
     "python3",        // the scenarios
     "libelf1",        // xvs is linked with it
@@ -67,11 +70,17 @@ impl Store {
             wanted.extend(parts.filter(|name| ["linux-binary-", "linux-modules-"].iter().any(|p| name.starts_with(p))));
             apt::unpack(&apt.download(&wanted)?, place)
         })?;
-        store.part("guest", |place, work| {
+        store.part(&guest_name(), |place, work| {
             let release = apt::release()?;
             let apt = Apt::update(work, &[release])?;
             apt::unpack(&apt.download_with_dependencies(GUEST)?, place)
         })?;
+        let is_old = |name: &str| name.starts_with("guest") && name != guest_name();
+        for old in fs::read_dir(&store.directory).context("no list of the parts")?.flatten() {
+            if is_old(&old.file_name().to_string_lossy()) {
+                let _ = fs::remove_dir_all(old.path());
+            }
+        }
         Ok(store)
     }
 
@@ -101,7 +110,7 @@ impl Store {
 
     /// Debian's programs for inside.
     pub(super) fn guest(&self) -> PathBuf {
-        self.directory.join("guest")
+        self.directory.join(guest_name())
     }
 
     /// The kernel's image.
@@ -137,6 +146,17 @@ impl Store {
     pub(super) fn firmware(&self) -> [PathBuf; 2] {
         ["qemu", "seabios"].map(|name| self.directory.join("host/usr/share").join(name))
     }
+}
+
+/// A part that is there is never asked for again, so another list of programs is another part.
+fn guest_name() -> String {
+    format!("guest-{:08x}", fingerprint(GUEST))
+}
+
+/// A number that changes with a list of names (FNV-1a).
+pub(super) fn fingerprint<'n>(names: impl IntoIterator<Item = &'n &'n str>) -> u32 {
+    let bytes = names.into_iter().flat_map(|name| name.bytes().chain([0]));
+    bytes.fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
 /// The newest patch of the oldest kernel that is good enough, by the names of Debian's packages.

@@ -7,6 +7,7 @@
 #[path = "../../tests/common/mod.rs"]
 pub mod common;
 
+pub mod callgrind;
 pub mod floor;
 pub mod load;
 pub mod stream;
