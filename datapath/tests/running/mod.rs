@@ -1,6 +1,7 @@
 //! The real director, as a process in a namespace with two wires.
 
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 use std::{env, fs};
 
 use nix::sys::signal::{Signal, kill};
@@ -87,6 +88,14 @@ impl Running {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("it lives");
         let fields: Vec<&str> = stat.rsplit(") ").next().expect("fields").split(' ').collect();
         fields[11].parse::<u64>().expect("a number") + fields[12].parse::<u64>().expect("a number")
+    }
+
+    /// How long its controller has worked: the processor time of its first thread.
+    #[allow(dead_code, reason = "not every test asks")]
+    pub(crate) fn worked(&self) -> Duration {
+        let id = self.child.id();
+        let stat = fs::read_to_string(format!("/proc/{id}/task/{id}/schedstat")).expect("it lives");
+        Duration::from_nanos(stat.split(' ').next().expect("fields").parse().expect("a number"))
     }
 
     pub(crate) fn stop(mut self) -> (bool, String) {
