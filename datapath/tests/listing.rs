@@ -2,9 +2,7 @@
 //!
 //! Real engine, real connections, no root.
 
-#[allow(dead_code, reason = "one frame is enough here")]
 mod frames;
-#[allow(dead_code, reason = "most of it is for other tests")]
 mod rules;
 
 use xvs::control::protocol::{Method, Stats};

@@ -1,5 +1,6 @@
 //! The real director, as a process in a namespace with two wires.
 
+use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use std::{env, fs};
@@ -57,7 +58,7 @@ impl Running {
         eventually("the director", || {
             let ended = child.try_wait().expect("our child");
             assert!(ended.is_none(), "it ended: {}", fs::read_to_string(&log).expect("the log"));
-            std::os::unix::net::UnixStream::connect(&control).is_ok()
+            UnixStream::connect(&control).is_ok()
         });
         Running { child, control, log }
     }
@@ -66,6 +67,12 @@ impl Running {
     #[allow(dead_code, reason = "most tests use the programs")]
     pub(crate) fn client(&self) -> Client {
         Client::connect(std::path::Path::new(&self.control)).expect("it listens")
+    }
+
+    /// The same, for one's own words.
+    #[allow(dead_code, reason = "not every test has any")]
+    pub(crate) fn socket(&self) -> UnixStream {
+        UnixStream::connect(&self.control).expect("it listens")
     }
 
     pub(crate) fn xvs(&self, words: &[&str]) -> Value {
