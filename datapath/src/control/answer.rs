@@ -42,19 +42,22 @@ fn carry_out(scene: &mut Scene<'_>, action: Action) -> Result<Answer, Refusal> {
     }
 }
 
-fn services(scene: &Scene<'_>, id: Option<&ServiceId>) -> Result<Answer, Refusal> {
+fn services(scene: &mut Scene<'_>, id: Option<&ServiceId>) -> Result<Answer, Refusal> {
     let Scene { book, shared, outside, .. } = scene;
     let path = |real| outside.way(real);
-    let services = match id {
-        None => book.entries().map(|entry| book.view(entry, path)).collect(),
+    let size = shared.table.capacity().into();
+    let (services, totals) = match id {
+        None => {
+            book.begin_listing();
+            book.go_on_listing(usize::MAX, path).unwrap_or_default()
+        }
         Some(id) => {
             let entry = book.entry(id).ok_or_else(|| {
                 let message = format!("there is no service {}", rules::describe(id));
                 Refusal::new(RefusalKind::NoSuchService, message)
             })?;
-            vec![book.view(entry, path)]
+            (vec![book.view(entry, path)], book.sampled_totals())
         }
     };
-    let (size, totals) = (shared.table.capacity().into(), book.totals());
     Ok(Answer::Services(Services { size, services, totals }))
 }

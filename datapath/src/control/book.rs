@@ -38,6 +38,7 @@ use super::totals::Totals;
 use super::trash::{Trash, Trashed, is_idle};
 
 mod accounts;
+mod listing;
 mod marks;
 mod plugins;
 mod removal;
@@ -45,6 +46,7 @@ mod schedulers;
 mod servers;
 mod steering;
 
+use listing::Listing;
 use marks::Marking;
 pub use marks::{check_room, is_ranged};
 use plugins::Plugins;
@@ -73,6 +75,9 @@ pub trait Outside {
 
     /// Finds the way to a server and writes it into its record.
     fn route(&mut self, real: RealId, server: IpAddr);
+
+    /// Nobody uses this record any more.
+    fn unroute(&mut self, _real: RealId) {}
 
     /// The way to a server, for a person; empty if there is nothing to tell.
     fn way(&self, _real: RealId) -> String {
@@ -108,6 +113,7 @@ pub struct Book {
     /// How far the sample has come, and the look at the plugins.
     sampling: Round,
     tending: Round,
+    listing: Listing,
     addresses: Addresses,
     plugins: Plugins,
     /// Answers of DR and TUN servers are steered, too.
@@ -136,6 +142,7 @@ impl Book {
             totals: Totals::default(),
             sampling: Round::default(),
             tending: Round::default(),
+            listing: Listing::default(),
             addresses: Addresses::default(),
             plugins: Plugins::default(),
             observes: false,

@@ -6,6 +6,7 @@
 //! Invariant: what is refused has changed nothing. The controller may block for a moment (a worker's mail, netlink);
 //! packets never wait for it. Nothing that comes from a socket makes it panic.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -18,17 +19,17 @@ use xvs_engine::flow::Flow;
 
 use crate::config::{Desired, ServiceState, plan, plugins};
 
-use super::book::{Book, check_room};
+use super::book::{Book, Outside, check_room};
 use super::change::Scene;
 use super::datapath::Datapath;
 use super::errands::{Errand, Errands, Ready, Silent};
-use super::protocol::{Action, Answer, Outcome, Protocol, Refusal, RefusalKind};
+use super::protocol::{Action, Answer, Outcome, Protocol, Refusal, RefusalKind, Services};
 use super::socket::Call;
 use super::vips::Vips;
 use super::wanted::{self, Wanted};
 use super::watch::Watch;
 use super::workshop::{Machine, Workshop};
-use super::{answer, datapath, estimate, keys, report, timeouts, workers};
+use super::{answer, estimate, keys, report, timeouts, ways, workers};
 
 /// Next hops in use are confirmed by the kernel this often.
 const REFRESH: Duration = Duration::from_secs(5);
@@ -53,6 +54,8 @@ pub struct Controller {
     book: Book,
     desired: Desired,
     errands: Errands,
+    /// Who wants to have all services listed.
+    listers: VecDeque<Sender<Outcome>>,
     watch: Option<Watch>,
     /// News from the kernel are not looked at before.
     quiet_until: Instant,
@@ -97,10 +100,21 @@ impl Controller {
         let director = desired.director();
         book.look_for_plugins_in(director.scheduler_dir.clone());
         let watch = director.scheduler_dir.as_deref().filter(|_| director.watch_schedulers).map(Watch::new);
-        let errands = Errands::start(machine.clone());
+        let (errands, listers) = (Errands::start(machine.clone()), VecDeque::new());
         *book.workshop() = Workshop::new(machine);
         let vips = Vips::new(director.own_vips.then(|| vip_interface.to_owned()));
-        Controller { datapath, vips, report, shared, book, desired, errands, watch, quiet_until: Instant::now() }
+        Controller {
+            datapath,
+            vips,
+            report,
+            shared,
+            book,
+            desired,
+            errands,
+            listers,
+            watch,
+            quiet_until: Instant::now(),
+        }
     }
 
     /// Brings the configuration's services and timeouts into force.
@@ -124,15 +138,18 @@ impl Controller {
             crossbeam_channel::select! {
                 recv(inlets.calls) -> call => match call {
                     Ok(call) => {
-                        if let Some(errand) = Errand::of(call) {
-                            self.take(errand);
-                        }
+                        self.take(Errand::of(call))
                     }
                     Err(_) => inlets.calls = never(),
                 },
-                recv(ready) -> ready => if let Ok(Ready { errand, orders, outcomes }) = ready {
-                    self.book.workshop().stock(orders, outcomes);
-                    self.carry_out(errand);
+                recv(ready) -> ready => match ready {
+                    // It was only read: which modules it needs, was not known.
+                    Ok(Ready { errand, orders, .. }) if orders.is_empty() => self.take(errand),
+                    Ok(Ready { errand, orders, outcomes }) => {
+                        self.book.workshop().stock(orders, outcomes);
+                        self.carry_out(errand);
+                    }
+                    Err(_) => {}
                 },
                 recv(inlets.wanted) -> wanted => match wanted {
                     Ok(()) => self.datapath.network.resolve_wanted(),
@@ -155,7 +172,7 @@ impl Controller {
             wait = if self.go_on() { Duration::ZERO } else { WAIT };
             if due(&mut ticked, TICK) {
                 self.book.defend(workers::now());
-                self.book.tidy(workers::now().millis(), &mut self.datapath);
+                self.book.begin_to_tidy(workers::now().millis(), &mut self.datapath);
                 self.vips.tick(&mut self.datapath.network);
                 self.look_at_plugins();
                 self.datapath.look_after_workers();
@@ -174,8 +191,29 @@ impl Controller {
         let samples = self.book.go_on_sampling(PIECE);
         let tends = self.book.go_on_tending(workers::now().millis(), PIECE);
         let finds = self.datapath.go_on_finding_ways(PIECE);
-        let asks = self.datapath.network.go_on_resolving(PIECE / datapath::ASKING);
-        samples || tends || finds || asks
+        let asks = self.datapath.network.go_on_resolving(PIECE / ways::FINDING);
+        let tidies = self.book.go_on_tidying(workers::now().millis(), PIECE / 2, &mut self.datapath);
+        let lists = self.go_on_listing();
+        samples || tends || finds || asks || tidies || lists
+    }
+
+    /// Goes on with the listing for the first who asked. True if there is more to do.
+    fn go_on_listing(&mut self) -> bool {
+        let Controller { listers, book, datapath, shared, .. } = self;
+        if listers.is_empty() {
+            return false;
+        }
+        if !book.is_listing() {
+            book.begin_listing();
+        }
+        if let Some((services, totals)) = book.go_on_listing(PIECE, |real| datapath.way(real))
+            && let Some(lister) = listers.pop_front()
+        {
+            let size = shared.table.capacity().into();
+            // A tool that went away does not want it any more.
+            let _ = lister.send(Outcome::Ok(Answer::Services(Services { size, services, totals })));
+        }
+        !listers.is_empty()
     }
 
     /// Takes in what the kernel reports.
@@ -183,7 +221,7 @@ impl Controller {
         let begun = Instant::now();
         let (changes, outcome) = self.datapath.network.follow();
         if changes.topology || changes.addresses {
-            self.datapath.follow(changes, self.book.services(), self.book.reals());
+            self.datapath.follow(&changes, self.book.services());
         }
         self.quiet_until = Instant::now() + begun.elapsed() * NEWS_PAUSE;
         if let Err(error) = outcome {
@@ -195,7 +233,7 @@ impl Controller {
     /// Carries out an errand, at once or when its modules are made.
     fn take(&mut self, errand: Errand) {
         let orders = errand.orders(&self.book);
-        if orders.is_empty() {
+        if orders.is_empty() && !matches!(errand, Errand::Unread(_)) {
             self.carry_out(errand);
         } else if let Err(errand) = self.errands.send(errand, orders) {
             self.carry_out(errand);
@@ -206,12 +244,20 @@ impl Controller {
         match errand {
             Errand::Call(call) => {
                 let Call { action, who, reply } = *call;
-                if action == Action::Connections {
-                    return self.list_connections(reply);
+                match action {
+                    Action::Connections => return self.list_connections(reply),
+                    Action::Services(None) => return self.listers.push_back(reply),
+                    _ => {}
                 }
                 let outcome = self.act(action, &who).map_or_else(Outcome::Refused, Outcome::Ok);
                 // A tool that went away does not want it any more.
                 let _ = reply.send(outcome);
+            }
+            // Nobody else would read it.
+            Errand::Unread(_) => {
+                if let Some(errand) = errand.read() {
+                    self.carry_out(errand);
+                }
             }
             Errand::Apply { desired, silent, dry_run, who, reply } => {
                 let outcome = self.apply(&desired, silent, dry_run, &who).map(Answer::Plan);

@@ -4,7 +4,7 @@
 //! is noticed and told. Dropped from top to bottom: frames are steered away before the workers stop. Why something is
 //! published or steered, it does not know; that is the book's business.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -23,9 +23,6 @@ use super::replies::Replies;
 use super::ways::Ways;
 use super::workers::{Handle, Health};
 
-/// To ask the kernel about a way takes as long as to write so many that are known.
-pub(super) const ASKING: usize = 20;
-
 /// Workers, XDP program, network.
 pub struct Datapath {
     /// The XDP programs.
@@ -41,9 +38,7 @@ pub struct Datapath {
     routes: Arc<Routes>,
     marks: Arc<Marks>,
     generation: u64,
-    ways: HashMap<RealId, Way>,
-    /// Those that are to be found again.
-    stale: Ways,
+    ways: Ways,
     replies: Replies,
     local: HashSet<IpAddr>,
 }
@@ -53,7 +48,7 @@ impl Datapath {
     pub fn new(redirect: Redirect, handles: Vec<Handle>, network: Network, shared: Arc<Shared>) -> Self {
         let (snapshot, marks, ways, local) = Default::default();
         let (interfaces, routes) = (network.interfaces().into(), network.routes().into());
-        let (generation, stale, replies) = (0, Ways::default(), Replies::start(shared.clone()));
+        let (generation, replies) = (0, Replies::start(shared.clone()));
         let mut datapath = Datapath {
             redirect,
             handles,
@@ -65,7 +60,6 @@ impl Datapath {
             marks,
             generation,
             ways,
-            stale,
             replies,
             local,
         };
@@ -80,9 +74,9 @@ impl Datapath {
         &self.snapshot
     }
 
-    /// Takes in what the network reported. `services` and `reals` are all that there are. The ways of these are found
+    /// Takes in what the network reported. `services` are all that there are. Ways that this may have changed are found
     /// again by [`go_on_finding_ways`](Datapath::go_on_finding_ways).
-    pub fn follow(&mut self, changes: Changes, services: &Services, reals: Vec<(RealId, IpAddr)>) {
+    pub fn follow(&mut self, changes: &Changes, services: &Services) {
         if changes.addresses {
             self.steer_local();
         }
@@ -93,20 +87,18 @@ impl Datapath {
         self.tell_macs();
         // First, so that the workers know of an interface before a way goes there.
         self.publish(services, &self.marks.clone());
-        self.stale.begin(reals);
+        if changes.all_ways {
+            self.ways.stale.add_all();
+        }
+        changes.prefixes.iter().for_each(|&(prefix, length)| self.ways.stale.add_prefix(prefix, length));
         self.replies.follow(&self.routes);
     }
 
-    /// Finds the ways of some servers again: of so many if they are the same machines, of fewer if the kernel is to be
-    /// asked. True if there is more to do.
-    pub fn go_on_finding_ways(&mut self, mut servers: usize) -> bool {
-        while servers > 0 {
-            let Some((real, server)) = self.stale.next() else { return false };
-            let (way, is_new) = self.stale.way(server, || self.network.way_to(server));
-            servers = servers.saturating_sub(if is_new { ASKING } else { 1 });
-            self.set_way(real, server, way);
-        }
-        true
+    /// Finds the ways of some servers again, as much as takes to write so many records. True if there is more to do.
+    pub fn go_on_finding_ways(&mut self, records: usize) -> bool {
+        let Datapath { ways, network, shared, .. } = self;
+        let write = |real, way: &Way| shared.arena.get(real).set_path(way.path, way.mtu, way.source);
+        ways.go_on(records, |server| network.way_to(server.into()), write)
     }
 
     /// Looks after the workers, once a second: one that has ended or does not breathe is told of once.
@@ -169,14 +161,6 @@ impl Datapath {
             }
         }
     }
-
-    fn set_way(&mut self, real: RealId, server: IpAddr, way: Way) {
-        self.shared.arena.get(real).set_path(way.path, way.mtu, way.source);
-        if self.ways.get(&real).map(|old| &old.path) != Some(&way.path) {
-            tracing::debug!(%server, way = way.text, "the way to a real server");
-        }
-        self.ways.insert(real, way);
-    }
 }
 
 /// What the XDP program did not take.
@@ -218,11 +202,15 @@ impl Outside for Datapath {
 
     fn route(&mut self, real: RealId, server: IpAddr) {
         let way = self.network.way_to(server);
-        self.stale.forget(real);
-        self.set_way(real, server, way);
+        self.shared.arena.get(real).set_path(way.path, way.mtu, way.source);
+        self.ways.add(real, server.into(), way);
+    }
+
+    fn unroute(&mut self, real: RealId) {
+        self.ways.forget(real);
     }
 
     fn way(&self, real: RealId) -> String {
-        self.ways.get(&real).map(|way| way.text.clone()).unwrap_or_default()
+        self.ways.get(real).map(|way| way.text.clone()).unwrap_or_default()
     }
 }

@@ -1,11 +1,12 @@
-//! Requests that need modules first: these are made on a thread of their own, while the controller goes on.
+//! Requests that need modules first, or a configuration read: that is done on a thread of its own, while the controller
+//! goes on.
 //!
 //! ```text
 //! controller --errand, orders--> thread "workshop" (reads, compiles) --errand, modules--> controller carries it out
 //! ```
 //!
-//! Invariant: an errand comes back once, with an outcome for each of its orders. What needs nothing does not come here,
-//! so it overtakes what does; a tool waits for its own answer before it asks again.
+//! Invariant: an errand comes back once, with an outcome for each of its orders; a configuration that is wrong does not, its
+//! tool has the answer. What needs nothing does not come here, so it overtakes what does; a tool waits for its own answer before it asks again.
 
 use std::collections::HashSet;
 
@@ -28,6 +29,8 @@ use super::workshop::{self, Machine, Order};
 pub(super) enum Errand {
     /// A tool's request.
     Call(Box<Call>),
+    /// A tool's configuration that was not read yet.
+    Unread(Box<Call>),
     /// A tool's configuration.
     Apply {
         /// What it says.
@@ -79,10 +82,18 @@ impl Silent {
 }
 
 impl Errand {
-    /// What a tool asks for; none, and the tool has its answer, if its configuration is wrong.
-    pub(super) fn of(call: Call) -> Option<Errand> {
-        let Call { action: Action::Apply { document, dry_run, directory }, who, reply } = call else {
-            return Some(Errand::Call(Box::new(call)));
+    /// What a tool asks for.
+    pub(super) fn of(call: Call) -> Errand {
+        let is_text = matches!(call.action, Action::Apply { .. });
+        if is_text { Errand::Unread(Box::new(call)) } else { Errand::Call(Box::new(call)) }
+    }
+
+    /// Reads the configuration, if that was not done: a large one takes a quarter of a second. None, and the tool has its
+    /// answer, if it is wrong.
+    pub(super) fn read(self) -> Option<Errand> {
+        let Errand::Unread(call) = self else { return Some(self) };
+        let Call { action: Action::Apply { document, dry_run, directory }, who, reply } = *call else {
+            return Some(Errand::Call(call));
         };
         let wrong = |problems: Vec<Problem>| Refusal::from(problems.as_slice());
         let read = || -> Result<(Desired, Silent), Refusal> {
@@ -125,6 +136,7 @@ impl Errand {
                 }
                 action => of_action(action, book).into_iter().collect(),
             },
+            Errand::Unread(_) => Vec::new(),
             Errand::Apply { desired, .. } | Errand::Reload(desired) => of_desired(desired),
             Errand::Watched(wanted) => vec![wanted.order(registry)],
         }
@@ -179,6 +191,7 @@ impl Errands {
         let (done, ready) = unbounded();
         let work = move || {
             for (errand, orders) in inlet {
+                let Some(errand) = Errand::read(errand) else { continue };
                 let outcomes = orders.iter().map(|order| machine.make(order)).collect();
                 if done.send(Ready { errand, orders, outcomes }).is_err() {
                     return;
@@ -191,7 +204,7 @@ impl Errands {
         Errands { orders, ready }
     }
 
-    /// Has these made.
+    /// Has these made, and the errand read.
     ///
     /// # Errors
     /// There is no thread: the errand comes back, to be carried out as it is.

@@ -53,6 +53,7 @@ pub mod report;
 mod round;
 pub mod sleep;
 pub mod socket;
+mod stale;
 pub mod sysctl;
 mod tally;
 mod thread;

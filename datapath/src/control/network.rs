@@ -37,6 +37,13 @@ pub struct Way {
     pub text: String,
 }
 
+impl Way {
+    /// Is it the same for the engine?
+    pub fn is_same(&self, other: &Way) -> bool {
+        (self.path, self.mtu, self.source) == (other.path, other.mtu, other.source)
+    }
+}
+
 /// The network around the director.
 #[derive(Debug)]
 pub struct Network {
@@ -62,12 +69,16 @@ pub struct Network {
 }
 
 /// What changed in the network.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// Interfaces, addresses or routes: the workers need a new snapshot, and ways must be found again.
+    /// Interfaces, addresses or routes: the workers need a new snapshot.
     pub topology: bool,
     /// Addresses of the director.
     pub addresses: bool,
+    /// The ways to all servers must be found again.
+    pub all_ways: bool,
+    /// Those to the servers of these prefixes.
+    pub prefixes: Vec<(Address, u8)>,
 }
 
 impl Network {
@@ -352,11 +363,19 @@ impl Network {
                 }
                 // The kernel forgets what it does not use itself; a MAC that works is kept until another one is told.
                 Event::NeighbourGone { .. } | Event::Resynced => {}
-                Event::Address(_) | Event::AddressGone(_) => {
+                Event::Address(address) | Event::AddressGone(address) => {
                     changes.addresses = true;
                     changes.topology = true;
+                    changes.all_ways |= self.view().may_be_source(address);
                 }
-                Event::Link(_) | Event::LinkGone(_) | Event::Route(_) | Event::RouteGone(_) => changes.topology = true,
+                Event::Link(_) | Event::LinkGone(_) => {
+                    changes.topology = true;
+                    changes.all_ways = true;
+                }
+                Event::Route(route) | Event::RouteGone(route) => {
+                    changes.topology = true;
+                    changes.prefixes.push((route.destination.into(), route.prefix));
+                }
             }
         }
         self.events = events;

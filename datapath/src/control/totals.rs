@@ -33,10 +33,14 @@ impl Totals {
         })
     }
 
-    /// Counts and rates, with this traffic of those services that are there; if they are not `live`, as of the last
-    /// sample.
-    pub(super) fn stats(&self, live: bool, services: impl Iterator<Item = Traffic>) -> Stats {
-        self.tally.stats(if live { self.sum(services) } else { self.tally.sampled() })
+    /// All traffic of services that are gone.
+    pub(super) fn gone(&self) -> Traffic {
+        self.gone
+    }
+
+    /// Counts and rates, if this is all traffic; if it is not `live`, as of the last sample.
+    pub(super) fn stats(&self, live: bool, all: Traffic) -> Stats {
+        self.tally.stats(if live { all } else { self.tally.sampled() })
     }
 
     /// A sample for the rates begins.
@@ -77,8 +81,8 @@ mod tests {
         totals.retire(traffic(100), true);
         totals.pass(traffic(1000));
         totals.end_sample();
-        let sampled = totals.stats(false, std::iter::empty());
+        let sampled = totals.stats(false, Traffic::default());
         assert_eq!(sampled.conns, 1111);
-        assert_eq!(totals.stats(true, std::iter::once(traffic(1000))).conns, 1111);
+        assert_eq!(totals.stats(true, totals.sum(std::iter::once(traffic(1000)))).conns, 1111);
     }
 }

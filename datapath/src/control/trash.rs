@@ -4,17 +4,19 @@
 //! counts (IPVS-REFERENCE 1.3). Invariant: a record is with a member of a service, in the trash, free, or was never
 //! used; and the trash has each server of a service once.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 
 use xvs_engine::real::{Arena, RealId};
-use xvs_redirect::Key;
 
 use super::entry::Member;
 use super::protocol::ServiceId;
 
 /// Milliseconds that a removed server without connections is kept, so that adding it again keeps its counters.
 pub(super) const TRASH_MS: u64 = 120_000;
+
+/// A server of a service.
+type Key = (ServiceId, SocketAddr);
 
 /// A removed server.
 #[derive(Debug)]
@@ -28,7 +30,13 @@ pub(super) struct Trashed {
 /// Removed servers and free records.
 #[derive(Debug, Default)]
 pub(super) struct Trash {
-    removed: HashMap<(ServiceId, SocketAddr), Trashed>,
+    removed: HashMap<Key, Trashed>,
+    /// Those that have not been here for long enough, and since when, in the order of their coming. Who was taken out again is
+    /// passed over.
+    waiting: VecDeque<(u64, Key)>,
+    /// Those that have, and had connections when they were last looked at; how many are still to be looked at again.
+    busy: VecDeque<(u64, Key)>,
+    due: usize,
     free: Vec<RealId>,
     /// Records that were used at some time.
     used: u32,
@@ -55,7 +63,9 @@ impl Trash {
 
     /// Puts a removed server in.
     pub(super) fn put(&mut self, id: ServiceId, trashed: Trashed) {
-        self.removed.insert((id, trashed.member.spec.address), trashed);
+        let key = (id, trashed.member.spec.address);
+        self.waiting.push_back((trashed.since_ms, key));
+        self.removed.insert(key, trashed);
     }
 
     /// Looks whether a server is here.
@@ -84,19 +94,34 @@ impl Trash {
         busy.map(|((id, _), _)| *id).collect()
     }
 
-    /// Forgets what has no connections and was here for long enough. Gives the keys that were steered for it.
-    pub(super) fn empty(&mut self, arena: &Arena, now_ms: u64) -> Vec<Key> {
-        let mut keys = Vec::new();
-        self.removed.retain(|_, trashed| {
-            let real = trashed.member.real;
-            let over = is_idle(arena, real) && now_ms.saturating_sub(trashed.since_ms) >= TRASH_MS;
-            if over {
-                keys.append(&mut trashed.member.steered);
-                self.free.push(real);
+    /// Begins to look again at those that had connections, which [`empty`](Trash::empty) carries out.
+    pub(super) fn begin_to_empty(&mut self) {
+        self.due = self.busy.len();
+    }
+
+    /// Looks at so many servers; forgets those that have no connections and were here for long enough, and gives them. True if
+    /// there is more to do.
+    pub(super) fn empty(&mut self, arena: &Arena, now_ms: u64, servers: usize) -> (Vec<Member>, bool) {
+        let mut over = Vec::new();
+        for _ in 0..servers {
+            let Some((since_ms, key)) = self.next(now_ms) else { return (over, false) };
+            let Some(trashed) = self.removed.get(&key).filter(|trashed| trashed.since_ms == since_ms) else { continue };
+            if !is_idle(arena, trashed.member.real) {
+                self.busy.push_back((since_ms, key));
+            } else if let Some(trashed) = self.removed.remove(&key) {
+                self.free.push(trashed.member.real);
+                over.push(trashed.member);
             }
-            !over
-        });
-        keys
+        }
+        (over, true)
+    }
+
+    fn next(&mut self, now_ms: u64) -> Option<(u64, Key)> {
+        let is_long_enough = |(since_ms, _): &mut (u64, Key)| now_ms.saturating_sub(*since_ms) >= TRASH_MS;
+        self.waiting.pop_front_if(is_long_enough).or_else(|| {
+            self.due = self.due.checked_sub(1)?;
+            self.busy.pop_front()
+        })
     }
 }
 

@@ -10,7 +10,7 @@ use super::address::Address;
 use super::decode::Message;
 use super::link::Link;
 use super::neighbour::Neighbour;
-use super::route::Route;
+use super::route::{Route, RouteKind};
 use super::table::{Forgotten, Learned, Routes};
 use super::view::View;
 
@@ -74,7 +74,7 @@ pub(super) fn apply(view: &mut View, message: Message, events: &mut Vec<Event>) 
             if let Some(old) = view.addresses.remove(&(address.link, address.address, address.prefix)) {
                 events.push(Event::AddressGone(old));
             }
-            Stale::Routes
+            if may_take_routes(view, &address) { Stale::Routes } else { Stale::Nothing }
         }
         Message::Route { route, replace } => match view.routes.learn(route.clone(), replace) {
             Learned::Known => Stale::Nothing,
@@ -112,6 +112,19 @@ pub(super) fn apply(view: &mut View, message: Message, events: &mut Vec<Event>) 
         Message::Nexthops => Stale::Routes,
         Message::Ignored | Message::Malformed => Stale::Nothing,
     }
+}
+
+/// Does the kernel perhaps remove routes with this address without a word? Those of a network; those that start from the
+/// address; and all of a link that has lost its last one. A virtual address among thousands takes none but its own, which
+/// is announced.
+fn may_take_routes(view: &View, gone: &Address) -> bool {
+    let is_own = |route: &Route| {
+        route.kind == RouteKind::Local && (route.destination, route.prefix) == (gone.address, gone.prefix)
+    };
+    let is_left = |other: &Address| other.address.is_ipv4() == gone.address.is_ipv4();
+    !gone.is_host()
+        || !view.addresses_of(gone.link).any(is_left)
+        || view.routes.iter().any(|route| route.source == Some(gone.address) && !is_own(route))
 }
 
 /// Takes a link out of the view, with what hangs on it: its index may soon mean another link.
@@ -181,7 +194,6 @@ mod tests {
 
     use super::*;
     use crate::kernel::neighbour::NeighbourState;
-    use crate::kernel::route::RouteKind;
 
     fn link(index: u32, up: bool) -> Link {
         Link { index, name: format!("eth{index}"), up, running: up, ethernet: true, ..Link::default() }
@@ -271,6 +283,13 @@ mod tests {
         assert_eq!(tell(Message::Link(link(1, false))), Stale::Routes);
         assert_eq!(tell(Message::Address(address(1, 1))), Stale::Nothing);
         assert_eq!(tell(Message::AddressGone(address(1, 1))), Stale::Routes);
+        let host = |last| Address { prefix: 32, ..address(1, last) };
+        for own in [address(1, 1), host(2), host(3)] {
+            tell(Message::Address(own));
+        }
+        assert_eq!(tell(Message::AddressGone(host(3))), Stale::Nothing, "others are left");
+        assert_eq!(tell(Message::AddressGone(address(1, 1))), Stale::Routes, "a network goes");
+        assert_eq!(tell(Message::AddressGone(host(2))), Stale::Routes, "none is left");
         assert_eq!(tell(Message::LinkGone(1)), Stale::Routes);
         assert_eq!(tell(Message::Nexthops), Stale::Routes);
     }

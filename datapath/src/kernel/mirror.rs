@@ -10,7 +10,7 @@
 //! - If the kernel could not deliver events (`ENOBUFS`), what waits is thrown away, everything is read again, and the
 //!   differences become events behind one [`Event::Resynced`].
 //! - The kernel removes routes *without a message* when a link goes down, an address or a next-hop object goes away.
-//!   After such an event the routes are read again. So they are when a message does not tell what became of a route
+//!   After such an event the routes are read again (but for an address that can take none with it). So they are when a message does not tell what became of a route
 //!   that shares its key with others (appended routes, parts of multipath routes). A dump of the links comes first: it
 //!   waits for the kernel's configuration lock, and the change that was announced is complete when that lock is free.
 //!

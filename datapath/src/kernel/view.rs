@@ -212,19 +212,35 @@ impl View {
         })
     }
 
+    /// Whether packets may start from another source when this address comes or goes. A host's, the habit for virtual
+    /// addresses, is not chosen where its link has one with a network (see [`View::source`]).
+    pub fn may_be_source(&self, address: &Address) -> bool {
+        let is_before = |own: &Address| {
+            !own.is_host()
+                && !own.tentative
+                && !own.deprecated
+                && own.address.is_ipv4() == address.address.is_ipv4()
+                && is_link_local(own.address) == is_link_local(address.address)
+        };
+        !address.is_host() || !self.addresses_of(address.link).any(is_before)
+    }
+
     /// The source that the kernel would likely choose for a route that prescribes none: an address of the link whose
     /// network has the next hop, else a full member of some network, else any. Link-local only for link-local.
     fn source(&self, route: &Route, link: u32, gateway: Option<IpAddr>, destination: IpAddr) -> Option<IpAddr> {
         let towards = gateway.filter(|gateway| gateway.is_ipv4() == destination.is_ipv4()).unwrap_or(destination);
-        let link_local = |address: IpAddr| matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
         let fits = |own: &&Address| {
             own.address.is_ipv4() == route.destination.is_ipv4()
                 && !own.tentative
-                && link_local(own.address) == link_local(destination)
+                && is_link_local(own.address) == is_link_local(destination)
         };
         let rank = |own: &&Address| (own.deprecated, !own.contains(towards), own.is_host(), own.secondary);
         self.addresses_of(link).filter(fits).min_by_key(rank).map(|own| own.address)
     }
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
 }
 
 #[cfg(test)]
@@ -385,6 +401,41 @@ mod tests {
             Some(ip("2001:db8::1")),
             "global for global, though the router is link-local"
         );
+    }
+
+    /// Guards what an address brings into doubt: whenever a source is another one after it came or went, it was said to be
+    /// possible; and a virtual address beside a proper one changes nothing.
+    #[test]
+    fn an_address_that_may_be_a_source_is_known() {
+        let addresses =
+            ["10.0.0.2/32", "10.0.0.100/24", "172.16.0.1/16", "2001:db8::1/64", "2001:db8::2/128", "fe80::1/64"];
+        let addresses = addresses.map(|text| {
+            let (address, prefix) = text.split_once('/').expect("both");
+            own(1, address, prefix.parse().expect("a length"))
+        });
+        let destinations = ["8.8.8.8", "10.0.0.9", "172.16.3.4", "2600::1", "fe80::9"].map(ip);
+        for present in 0..1u32 << addresses.len() {
+            let mut view = view(vec![ethernet(1, "eth0")]);
+            view.routes.insert(unicast("0.0.0.0", 0, vec![hop(1, Some("10.0.0.1"))]));
+            view.routes.insert(unicast("::", 0, vec![hop(1, Some("fe80::99"))]));
+            let chosen = (0..).zip(&addresses).filter(|(at, _)| present & 1 << at != 0);
+            view.addresses.extend(chosen.map(|(_, address)| address.clone()));
+            let before = destinations.map(|destination| view.route(destination));
+            for (key, address) in &addresses {
+                let mut other = view.clone();
+                if other.addresses.remove(key).is_none() {
+                    other.addresses.insert(*key, address.clone());
+                }
+                if before != destinations.map(|destination| other.route(destination)) {
+                    assert!(other.may_be_source(address), "{address:?} beside {:?}", view.addresses);
+                }
+            }
+        }
+        let mut view = view(vec![ethernet(1, "eth0")]);
+        let vip = own(1, "192.0.2.10", 32).1;
+        assert!(view.may_be_source(&vip));
+        view.addresses.extend([own(1, "10.0.0.100", 24)]);
+        assert!(!view.may_be_source(&vip));
     }
 
     /// Guards `is_local` for an address whose link is down and which therefore has no local route.

@@ -1,6 +1,8 @@
 //! The real director, as a process in a namespace with two wires.
 
+use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 use std::{env, fs};
 
 use nix::sys::signal::{Signal, kill};
@@ -56,7 +58,7 @@ impl Running {
         eventually("the director", || {
             let ended = child.try_wait().expect("our child");
             assert!(ended.is_none(), "it ended: {}", fs::read_to_string(&log).expect("the log"));
-            std::os::unix::net::UnixStream::connect(&control).is_ok()
+            UnixStream::connect(&control).is_ok()
         });
         Running { child, control, log }
     }
@@ -65,6 +67,12 @@ impl Running {
     #[allow(dead_code, reason = "most tests use the programs")]
     pub(crate) fn client(&self) -> Client {
         Client::connect(std::path::Path::new(&self.control)).expect("it listens")
+    }
+
+    /// The same, for one's own words.
+    #[allow(dead_code, reason = "not every test has any")]
+    pub(crate) fn socket(&self) -> UnixStream {
+        UnixStream::connect(&self.control).expect("it listens")
     }
 
     pub(crate) fn xvs(&self, words: &[&str]) -> Value {
@@ -87,6 +95,14 @@ impl Running {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("it lives");
         let fields: Vec<&str> = stat.rsplit(") ").next().expect("fields").split(' ').collect();
         fields[11].parse::<u64>().expect("a number") + fields[12].parse::<u64>().expect("a number")
+    }
+
+    /// How long its controller has worked: the processor time of its first thread.
+    #[allow(dead_code, reason = "not every test asks")]
+    pub(crate) fn worked(&self) -> Duration {
+        let id = self.child.id();
+        let stat = fs::read_to_string(format!("/proc/{id}/task/{id}/schedstat")).expect("it lives");
+        Duration::from_nanos(stat.split(' ').next().expect("fields").parse().expect("a number"))
     }
 
     pub(crate) fn stop(mut self) -> (bool, String) {

@@ -2,6 +2,7 @@
 //!
 //! Invariant: while no rates are made (`run_estimation`), counters are those of the last sample, as in IPVS.
 
+use xvs_engine::counters::Traffic;
 use xvs_engine::real::RealId;
 
 use super::super::entry::Entry;
@@ -63,9 +64,8 @@ impl Book {
         entry.view(&self.shared.arena, &self.counters, self.settings.estimates(), path)
     }
 
-    /// Counters and rates of all traffic, that of services that are gone included.
-    pub fn totals(&self) -> protocol::Stats {
-        let live = self.settings.estimates();
-        self.totals.stats(live, self.entries().map(|entry| entry.traffic(&self.counters)))
+    /// Counters and rates of all traffic as of the last sample, that of services that are gone included.
+    pub fn sampled_totals(&self) -> protocol::Stats {
+        self.totals.stats(false, Traffic::default())
     }
 }

@@ -58,10 +58,12 @@ impl Book {
 
     fn close_service(&mut self, id: &ServiceId, now_ms: u64) -> Option<()> {
         let entry = self.remove_entry(id)?;
-        self.totals.retire(entry.traffic(&self.counters), self.sampling.is_ahead(entry.service.number));
+        let (number, traffic) = (entry.service.number, entry.traffic(&self.counters));
+        self.totals.retire(traffic, self.sampling.is_ahead(number));
+        self.listing.retire(number, traffic);
         for member in entry.members {
             entry.service.remove(&self.shared.arena, member.real);
-            self.discard(*id, entry.service.number, member, now_ms);
+            self.discard(*id, number, member, now_ms);
         }
         if entry.steered {
             self.lingering.insert(*id);
@@ -100,6 +102,23 @@ impl Book {
 
     /// Forgets what nobody refers to any more: keys of ended connections, servers long in the trash.
     pub fn tidy(&mut self, now_ms: u64, outside: &mut dyn Outside) {
+        self.begin_to_tidy(now_ms, outside);
+        while self.go_on_tidying(now_ms, usize::MAX, outside) {}
+    }
+
+    /// Looks at so many servers in the trash. True if there is more to do.
+    pub fn go_on_tidying(&mut self, now_ms: u64, servers: usize, outside: &mut dyn Outside) -> bool {
+        let (over, more) = self.trash.empty(&self.shared.arena, now_ms, servers);
+        for member in over {
+            member.steered.iter().for_each(|key| outside.unsteer(key));
+            outside.unroute(member.real);
+        }
+        more
+    }
+
+    /// Forgets keys of ended connections, and begins to look at the trash, which [`go_on_tidying`](Book::go_on_tidying) carries
+    /// out.
+    pub fn begin_to_tidy(&mut self, now_ms: u64, outside: &mut dyn Outside) {
         let Book { shared, entries, numbers, lingering, leaving, trash, observes, .. } = self;
         if !lingering.is_empty() {
             let busy = trash.services_with_connections(&shared.arena);
@@ -120,7 +139,7 @@ impl Book {
             }
             !over
         });
-        trash.empty(&shared.arena, now_ms).iter().for_each(|key| outside.unsteer(key));
+        trash.begin_to_empty();
         self.tidy_marks(now_ms, outside);
     }
 }

@@ -15,7 +15,8 @@ pub struct Services {
     pub size: u64,
     /// Virtual services.
     pub services: Vec<Service>,
-    /// Counters and rates of all traffic, that of services and servers that are gone included.
+    /// Counters and rates of all traffic, that of services and servers that are gone included. Beside one service alone, those
+    /// of the last sample.
     #[serde(default)]
     pub totals: Stats,
 }
