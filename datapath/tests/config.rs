@@ -1,5 +1,7 @@
 //! The configuration from outside: files with their mistakes, plans against a model, and the way back to text.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 use xvs::config::desired::SCHEDULER;
 use xvs::config::document::{AbsentWorker, Compat, Demand, InterfaceTable, Kernel, XdpMode};
@@ -54,6 +56,7 @@ completion_ring = 256
 huge_pages = "require"
 busy_poll = true
 busy_poll_budget = 32
+linger_us = 400
 batch = 128
 
 [[interface]]
@@ -183,6 +186,7 @@ fn every_key_counts() {
     assert_eq!((frames.size, frames.count, frames.rx_ring, frames.tx_ring), (4096, 8192, 1024, 512));
     assert_eq!((frames.fill_ring, frames.completion_ring, frames.batch), (4096, 256, 128));
     assert_eq!((frames.huge_pages, frames.busy_poll, frames.busy_poll_budget), (Demand::Require, true, 32));
+    assert_eq!(frames.linger, Duration::from_micros(400));
     let [first, second] = desired.interfaces() else { panic!("two interfaces") };
     assert_eq!((first.name.as_str(), first.queues, first.zero_copy), ("eth0", Some(2), Demand::Off));
     assert_eq!(first.gateway, Some(Gateway { mac: Mac([2, 0, 0, 0, 0, 10]), vlan: Some(100) }));
@@ -251,6 +255,7 @@ fn nothing_is_required() {
     assert_eq!((frames.size, frames.count, frames.batch), (2048, 4096, 64));
     assert_eq!((frames.rx_ring, frames.tx_ring, frames.fill_ring, frames.completion_ring), (2048, 2048, 2048, 2048));
     assert_eq!((frames.huge_pages, frames.busy_poll, frames.busy_poll_budget), (Demand::Auto, false, 64));
+    assert_eq!(frames.linger, Duration::ZERO);
     assert!(desired.interfaces().is_empty() && desired.services().is_empty() && desired.marks().is_empty());
 }
 
@@ -291,7 +296,7 @@ fn mistakes_and_what_is_said_about_them() {
         (format!("[director]\ncontrol = \"/{}\"", "x".repeat(107)), &["line 2, column 1: director.control: 108 bytes are too many for a socket's path: 107 at most"]),
         ("[connections]\ncapacity = 0".into(), &["line 2, column 1: connections.capacity: 0 is out of range: 1 to 1073741824 entries"]),
         ("[timeouts]\ntcp = -1\ntcpfin = 2678401".into(), &["line 2, column 1: timeouts.tcp: -1 is out of range: 0 to 2678400 seconds, where 0 keeps what is", "line 3, column 1: timeouts.tcpfin: 2678401 is out of range: 0 to 2678400 seconds, where 0 keeps what is"]),
-        ("[frames]\nsize = 3000\ncount = 4\nrx_ring = 1000\ntx_ring = 0\nfill_ring = 131072\nbusy_poll_budget = 65536\nbatch = 0".into(), &["line 2, column 1: frames.size: 3000 is not 2048 or 4096 (bytes)", "line 3, column 1: frames.count: 4 is out of range: 16 to 1048576 frames", "line 4, column 1: frames.rx_ring: 1000 is not a power of two: 512 or 1024 would be", "line 5, column 1: frames.tx_ring: 0 is out of range: 8 to 65536 entries", "line 6, column 1: frames.fill_ring: 131072 is out of range: 8 to 65536 entries", "line 7, column 1: frames.busy_poll_budget: 65536 is out of range: 1 to 65535 packets", "line 8, column 1: frames.batch: 0 is out of range: 1 to 1024 packets"]),
+        ("[frames]\nsize = 3000\ncount = 4\nrx_ring = 1000\ntx_ring = 0\nfill_ring = 131072\nbusy_poll_budget = 65536\nbatch = 0\nlinger_us = 1001".into(), &["line 2, column 1: frames.size: 3000 is not 2048 or 4096 (bytes)", "line 3, column 1: frames.count: 4 is out of range: 16 to 1048576 frames", "line 4, column 1: frames.rx_ring: 1000 is not a power of two: 512 or 1024 would be", "line 5, column 1: frames.tx_ring: 0 is out of range: 8 to 65536 entries", "line 6, column 1: frames.fill_ring: 131072 is out of range: 8 to 65536 entries", "line 7, column 1: frames.busy_poll_budget: 65536 is out of range: 1 to 65535 packets", "line 8, column 1: frames.batch: 0 is out of range: 1 to 1024 packets", "line 9, column 1: frames.linger_us: 1001 is out of range: 0 to 1000 microseconds"]),
         ("[frames]\nrx_ring = 32\ntx_ring = 8\ncount = 100".into(), &["line 1, column 2: frames.batch: a batch of 64 does not fit into rx_ring, which has 32", "line 1, column 2: frames.batch: a batch of 64 does not fit into tx_ring, which has 8", "line 4, column 1: frames.count: 100 frames are too few: a batch of 64 in hand and one to receive into"]),
         ("[timeouts]\ntpc = 1\nudp = \"1\"\nsctp_closd = 1".into(), &["line 2, column 1: timeouts.tpc: unknown key (did you mean \"tcp\"?); known here: NAMES", "line 3, column 7: timeouts.udp: \"1\" should be a whole number of at most 64 bits", "line 4, column 1: timeouts.sctp_closd: unknown key (did you mean \"sctp_closed\"?); known here: NAMES"]),
         ("[timeouts]\ntcp = 1\nestablished = 2".into(), &["line 2, column 1: timeouts.tcp: this is \"established\" already, by another name"]),

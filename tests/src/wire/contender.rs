@@ -29,6 +29,8 @@ pub enum Contender {
     Xvs(Method),
     /// xvs by NAT with busy polling: a worker that never sleeps, and so is never waited for.
     XvsSpinning,
+    /// xvs by NAT whose worker stays awake for a moment after each packet.
+    XvsLingering,
     /// The kernel's nftables.
     Nft,
     /// The kernel's nftables with GRO, GSO and TSO off at the director: every packet is one of the wire's size, as it is
@@ -52,6 +54,7 @@ impl Contender {
             Contender::Xvs(Method::Nat) => "xvs NAT",
             Contender::Xvs(Method::Tun) => "xvs TUN",
             Contender::XvsSpinning => "xvs NAT, spinning",
+            Contender::XvsLingering => "xvs NAT, lingering",
             Contender::Nft => "nftables",
             Contender::NftBare => "nftables, no offloads",
             Contender::NftRps => "nftables, RPS",
@@ -67,7 +70,7 @@ impl Contender {
 
     /// Does it make sense with so many queues? On two CPUs with two queues there is none left to spin on or to steer to.
     pub fn suits(self, queues: u32) -> bool {
-        queues == 1 || !matches!(self, Contender::XvsSpinning | Contender::NftRps)
+        queues == 1 || !matches!(self, Contender::XvsSpinning | Contender::XvsLingering | Contender::NftRps)
     }
 
     /// Do connections end at nginx? Plain forwarding is direct routing with one server.
@@ -75,9 +78,14 @@ impl Contender {
         !matches!(self, Contender::Nobody | Contender::Testpmd | Contender::Xvs(Method::Tun))
     }
 
+    /// Is it xvs, in one way or another?
+    pub fn is_xvs(self) -> bool {
+        matches!(self, Contender::Xvs(_) | Contender::XvsSpinning | Contender::XvsLingering)
+    }
+
     /// Does it remember connections?
     pub fn knows_connections(self) -> bool {
-        matches!(self, Contender::Xvs(_) | Contender::XvsSpinning | Contender::Nft | Contender::NftRps)
+        self.is_xvs() || matches!(self, Contender::Nft | Contender::NftRps)
     }
 }
 
@@ -96,8 +104,17 @@ enum Body {
     Program(Process),
 }
 
+/// Microseconds that the lingering worker stays awake.
+const LINGER_US: u32 = 400;
+
 /// Time for the first ARP and the last line of a log.
 const SETTLE: Duration = Duration::from_millis(200);
+
+/// Configuration of a worker that lingers for longer than a round trip and a pause take here.
+fn lingering(more: &str) -> String {
+    let line = format!("[frames]\nlinger_us = {LINGER_US}\n");
+    if more.contains("[frames]") { more.replacen("[frames]\n", &line, 1) } else { format!("{more}\n{line}") }
+}
 
 impl Ground {
     /// Lets somebody stand there. `more` is a piece of configuration for xvs.
@@ -107,6 +124,7 @@ impl Ground {
             Contender::Plain => Body::Forwarder(Box::new(self.forwarder(&[])?)),
             Contender::Xvs(method) => Body::Xvs(self.xvs(method, more, &[])?),
             Contender::XvsSpinning => Body::Xvs(self.xvs(Method::Nat, more, &["--busy-poll"])?),
+            Contender::XvsLingering => Body::Xvs(self.xvs(Method::Nat, &lingering(more), &[])?),
             Contender::Nft => Body::Kernel { _rules: Rules::enter(self, Manner::Usual)? },
             Contender::NftBare => Body::Kernel { _rules: Rules::enter(self, Manner::Bare)? },
             Contender::NftRps => Body::Kernel { _rules: Rules::enter(self, Manner::Rps)? },

@@ -20,7 +20,9 @@ pub(super) fn run() -> Result<()> {
         for method in Method::ALL {
             xvs(&mut ground, Contender::Xvs(method))?;
         }
-        for who in [Contender::XvsSpinning, Contender::Nft, Contender::NftBare, Contender::Haproxy] {
+        for who in
+            [Contender::XvsSpinning, Contender::XvsLingering, Contender::Nft, Contender::NftBare, Contender::Haproxy]
+        {
             if !who.suits(workers) {
                 continue;
             }
