@@ -8,7 +8,7 @@
 //! [`Journal`] first; `restore` reads it from its end. What it is not: a daemon. It looks when it is told to, needs no
 //! director, and leaves services, boot parameters and the NIC's firmware to people.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use xvs_engine::sched::Builtin;
 
@@ -139,7 +139,7 @@ pub fn run_on(options: &Tune, machine: &Machine<'_>) -> Result<Outcome, TuneErro
             all = restore::restore(machine, &interfaces, &mut journal)?;
             journal.close()?;
         }
-        return restored(options.json, &all);
+        return restored(options.json, &all, &state);
     }
     refuse_strangers(machine, &wishes)?;
     let scope = Scope { only: options.only.clone(), skip: options.skip.clone() };
@@ -239,8 +239,8 @@ fn surveyed(options: &Tune, survey: &Survey, harmful: Option<usize>) -> Result<O
     Ok(Outcome { text, error })
 }
 
-fn restored(json: bool, all: &[Restored]) -> Result<Outcome, TuneError> {
-    let text = if json { format!("{}\n", serde_json::to_string_pretty(all)?) } else { report::restored(all) };
+fn restored(json: bool, all: &[Restored], state: &Path) -> Result<Outcome, TuneError> {
+    let text = if json { format!("{}\n", serde_json::to_string_pretty(all)?) } else { report::restored(all, state) };
     let not = all.iter().filter(|one| !matches!(one.fate, Fate::Restored | Fate::AlreadyBack)).count();
     let denied = all.iter().any(|one| matches!(one.fate, Fate::Failed { denied: true, .. }));
     let error = match not {

@@ -3,6 +3,7 @@
 //! Invariant: an item that is as it should be takes one line; one that is not takes as many as are needed to act.
 
 use std::fmt::Write;
+use std::path::Path;
 
 use super::finding::Verdict;
 use super::restore::{Fate, Restored};
@@ -105,9 +106,10 @@ fn summary(survey: &Survey, back: Option<&str>) -> String {
     line + "\n"
 }
 
-pub(super) fn restored(all: &[Restored]) -> String {
+/// `state` is the file that changes are noted in.
+pub(super) fn restored(all: &[Restored], state: &Path) -> String {
     if all.is_empty() {
-        return "nothing to put back\n".to_owned();
+        return format!("nothing to put back: no change is noted in {}\n", state.display());
     }
     let mut text = String::new();
     for Restored { record, fate } in all {
