@@ -142,9 +142,9 @@ impl Engine {
         if !conn.is_steady(glance) {
             return None;
         }
-        let at_hand = self.counters.at_hand(conn.real());
         if !conn.is_clients(glance) {
             conn.is_servers(glance).then_some(())?;
+            let at_hand = self.counters.at_hand(conn.real());
             let port = self.express_out(self.head(chunk, frame, glance)?, glance, &conn)?;
             at_hand.count_out(glance.ip_len());
             tally.outbound += 1;
@@ -153,6 +153,7 @@ impl Engine {
             }
             return Some(port);
         }
+        let at_hand = self.counters.at_hand(conn.real());
         let bytes = self.head(chunk, frame, glance)?;
         let way = self.way_at_hand(at_hand, conn.real())?;
         match Method::from_bits(conn.method_bits())? {
