@@ -4,11 +4,13 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::de::DeserializeOwned;
 
 use crate::addresses::Pair;
@@ -24,6 +26,11 @@ const REPORT: &str = "%{http_code} %{exitcode} %header{x-server} %{errormsg}\\n"
 
 /// Seconds that curl waits for a connection, and for a whole request or transfer.
 const LIMITS: [&str; 4] = ["--connect-timeout", "5", "--max-time", "90"];
+
+/// Ports that UDP asks from: below those that the kernel gives by itself.
+const PORTS: Range<usize> = 12_000..32_000;
+/// The next of them.
+static FREE_PORT: AtomicUsize = AtomicUsize::new(PORTS.start);
 
 /// A machine that asks.
 #[derive(Debug)]
@@ -113,18 +120,26 @@ impl Client {
     }
 
     /// Asks by UDP: from `sockets` sockets one after the other, each `asks` times with a payload of `size` bytes. All
-    /// answers to one socket must come from the same server, else they count as failures.
+    /// answers to one socket must come from the same server, else they count as failures. No socket has the port of an
+    /// earlier one, whose connection the director may remember.
     pub fn udp(&self, to: SocketAddr, sockets: usize, asks: usize, size: usize) -> Result<Answers> {
-        let numbers = [sockets, asks, size].map(|number| number.to_string());
-        let [sockets, asks, size] = &numbers;
-        self.peer(&["udp", &to.to_string(), "--sockets", sockets, "--asks", asks, "--size", size])
+        self.ask_by_udp(to, sockets, asks, size, &[])
     }
 
     /// As [`Client::udp`], with every question in fragments, of which the last one is sent first.
     pub fn udp_reversed(&self, to: SocketAddr, sockets: usize, asks: usize, size: usize) -> Result<Answers> {
-        let numbers = [sockets, asks, size].map(|number| number.to_string());
-        let [sockets, asks, size] = &numbers;
-        self.peer(&["udp", &to.to_string(), "--reversed", "--sockets", sockets, "--asks", asks, "--size", size])
+        self.ask_by_udp(to, sockets, asks, size, &["--reversed"])
+    }
+
+    fn ask_by_udp(&self, to: SocketAddr, sockets: usize, asks: usize, size: usize, words: &[&str]) -> Result<Answers> {
+        let first = FREE_PORT.fetch_add(sockets, Relaxed);
+        ensure!(first + sockets <= PORTS.end, "there are no ports left that were never asked from");
+        let numbers = [first, sockets, asks, size].map(|number| number.to_string());
+        let [first, sockets, asks, size] = &numbers;
+        let to = to.to_string();
+        let mut all = vec!["udp", &to, "--first-port", first, "--sockets", sockets, "--asks", asks, "--size", size];
+        all.extend(words);
+        self.peer(&all)
     }
 
     /// Asks a DNS server so often for the text of a name, always from the same port; the text is who answered.

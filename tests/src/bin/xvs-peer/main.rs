@@ -52,8 +52,11 @@ enum Role {
     /// Asks by UDP.
     Udp {
         to: SocketAddr,
+        /// Ask from this port and those behind it; else from any.
+        #[arg(long)]
+        first_port: Option<u16>,
         #[arg(long, default_value_t = 1)]
-        sockets: usize,
+        sockets: u16,
         #[arg(long, default_value_t = 1)]
         asks: usize,
         #[arg(long, default_value_t = 32)]
@@ -116,7 +119,9 @@ fn main() -> Result<()> {
         Role::Serve(services) => return serve::run(&services),
         Role::Ask { to, parallel, keep_alive } => return ask::run(to, parallel, keep_alive),
         Role::Hold { to, connections } => hold::run(to, connections),
-        Role::Udp { to, sockets, asks, size, reversed } => udp::run(to, sockets, asks, size, reversed)?,
+        Role::Udp { to, first_port, sockets, asks, size, reversed } => {
+            udp::run(to, first_port, sockets, asks, size, reversed)?
+        }
         Role::Flow { to, packets, pace_us } => {
             println!("{}", serde_json::to_string(&flow::run(to, packets, Duration::from_micros(pace_us))?)?);
             return Ok(());

@@ -15,14 +15,24 @@ const LIMIT: Duration = Duration::from_secs(3);
 /// After so many sockets without an answer, the others are not tried: each would wait for nothing.
 const PATIENCE: usize = 3;
 
-pub(crate) fn run(to: SocketAddr, sockets: usize, asks: usize, size: usize, reversed: bool) -> Result<Answers> {
+/// From so many sockets, all open at the same time: each is one connection to the director. The first has this port and the others
+/// those behind it, if one is told.
+pub(crate) fn run(
+    to: SocketAddr,
+    first_port: Option<u16>,
+    sockets: u16,
+    asks: usize,
+    size: usize,
+    reversed: bool,
+) -> Result<Answers> {
     let mut answers = Answers::default();
     let mut silent = 0;
-    // All are open at the same time, so that no two have the same port: each is one connection to the director.
-    let opened = (0..sockets).map(|_| open(to)).collect::<Result<Vec<_>>>()?;
+    let opened = (0..sockets)
+        .map(|number| open_from(to, first_port.map_or(0, |first| first + number)))
+        .collect::<Result<Vec<_>>>()?;
     for (number, socket) in opened.iter().enumerate() {
         if silent == PATIENCE {
-            answers.given_up((sockets - number) * asks);
+            answers.given_up((opened.len() - number) * asks);
             break;
         }
         silent += usize::from(!ask_all(socket, asks, size, reversed.then_some(number), &mut answers));
@@ -48,9 +58,13 @@ fn ask_all(socket: &UdpSocket, asks: usize, size: usize, reversed: Option<usize>
 }
 
 pub(crate) fn open(to: SocketAddr) -> Result<UdpSocket> {
+    open_from(to, 0)
+}
+
+fn open_from(to: SocketAddr, port: u16) -> Result<UdpSocket> {
     let any: SocketAddr =
-        if to.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
-    let socket = UdpSocket::bind(any).context("bind")?;
+        if to.is_ipv4() { (Ipv4Addr::UNSPECIFIED, port).into() } else { (Ipv6Addr::UNSPECIFIED, port).into() };
+    let socket = UdpSocket::bind(any).with_context(|| format!("bind to port {port}"))?;
     socket.connect(to).context("connect")?;
     socket.set_read_timeout(Some(LIMIT))?;
     Ok(socket)
