@@ -51,8 +51,9 @@ fn the_pace_of_the_workers_is_told() -> Outcome {
             ensure!(number(&worker["rx_waiting"]["max"]) >= 1.0, "{worker}");
             ensure!(worker["cpu"].is_u64() && number(&worker["per_s"]["received"]) > 10.0, "{worker}");
         }
-        // Since the start, exactly: as many batches as breaths that were not empty, and not fewer packets than batches.
-        for worker in busy["since_start"]["workers"].as_array().context("workers")? {
+        // Since the start, exactly, when nobody asks any more (counts are read one after the other): as many batches as breaths that
+        // were not empty, and not fewer packets than batches.
+        for worker in report(&ds)?["since_start"]["workers"].as_array().context("workers")? {
             let batches: f64 =
                 worker["batch"]["buckets"].as_array().context("buckets")?.iter().map(|b| number(&b["count"])).sum();
             let full = number(&worker["breaths"]) - number(&worker["empty"]);
