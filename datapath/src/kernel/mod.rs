@@ -12,7 +12,8 @@
 //! link     Link, Port, Tag: an interface, and the physical port with VLAN tags that it stands for
 //! address  Address          neighbour  Neighbour, NeighbourState
 //! route    Route, NextHop   table      Routes: longest prefix match
-//! view     View, Answer: all of it together, and the lookups; pure
+//! answer   Answer: how a packet gets there, or why not
+//! view     View: all of it together, and the lookups; pure
 //! decode   netlink bytes to the nouns above; pure
 //! channel  one request socket: ask, acknowledge, dump
 //! follow   messages and dumps to changes of a View; pure
@@ -31,6 +32,7 @@
 
 mod address;
 mod announce;
+mod answer;
 mod ask;
 mod channel;
 mod decode;
@@ -47,6 +49,7 @@ mod view;
 
 pub use address::Address;
 pub use announce::{advertisement_frame, announce, arp_frame};
+pub use answer::{Answer, NoRoute, Unsupported, Via};
 pub use error::Error;
 pub use ethtool::{Feature, Spread};
 pub use follow::Event;
@@ -56,4 +59,4 @@ pub use mirror::Mirror;
 pub use neighbour::{Neighbour, NeighbourState};
 pub use route::{NextHop, Route, RouteKind};
 pub use table::{Found, Routes};
-pub use view::{Answer, NoRoute, Unsupported, Via, View};
+pub use view::View;
