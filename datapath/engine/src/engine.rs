@@ -103,6 +103,8 @@ pub struct Engine {
     /// Under which stamp the ways that are at hand hold, in this batch; and how often the snapshot has changed.
     stamp: Cell<u64>,
     swaps: u64,
+    /// May senders have left checksums to hardware, in this batch?
+    may_be_partial: Cell<bool>,
     /// Packets that may still open a connection before the next one is dropped, under pressure.
     pressure: Cell<u32>,
 }
@@ -132,6 +134,7 @@ impl Engine {
             debts: Debts::default(),
             stamp: Cell::new(0),
             swaps: 0,
+            may_be_partial: Cell::new(true),
             pressure: Cell::new(0),
         }
     }

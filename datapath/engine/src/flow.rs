@@ -236,6 +236,12 @@ pub struct Flow {
 }
 
 impl Flow {
+    /// Both ports and the protocol in one word: source port << 24 | destination port << 8 | protocol.
+    #[inline]
+    pub const fn ports(&self) -> u64 {
+        (self.src.port as u64) << 24 | (self.dst.port as u64) << 8 | self.protocol.0 as u64
+    }
+
     /// The flow of the answers.
     #[inline]
     pub const fn reversed(self) -> Flow {
@@ -270,7 +276,7 @@ impl HashKey {
     /// Hashes a flow: two folded 64 x 64 bit multiplications for IPv4, four for IPv6.
     #[inline]
     pub fn hash(&self, flow: &Flow) -> FlowHash {
-        let ports = u64::from(flow.src.port) << 48 | u64::from(flow.dst.port) << 32 | u64::from(flow.protocol.0) << 8;
+        let ports = flow.ports();
         let (src, dst) = (flow.src.address, flow.dst.address);
         if flow.family() == Family::Inet {
             return self.hash4(u64::from(src.low32()) << 32 | u64::from(dst.low32()), ports);
@@ -286,8 +292,7 @@ impl HashKey {
         self.hash4(src.rotate_left(29) ^ fold(dst_low ^ c, dst_high ^ d), ports)
     }
 
-    /// The same for IPv4 by its words: source << 32 | destination address, and source port << 48 | destination port << 32 |
-    /// protocol << 8.
+    /// The same for IPv4 by its words: source << 32 | destination address, and the [ports](Flow::ports).
     #[inline(always)]
     pub(crate) fn hash4(&self, addresses: u64, ports: u64) -> FlowHash {
         let [a, b, c, d] = self.0;

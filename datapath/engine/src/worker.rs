@@ -10,13 +10,15 @@
 mod splitter;
 mod waiting;
 
+use std::vec::Drain;
+
 use self::splitter::Splitter;
 pub use self::waiting::FRAGMENT_WAIT_MS;
 use self::waiting::Waiting;
 use crate::drop::DropReason;
 use crate::engine::{Awaited, Candidate, Candidate6, Engine, Inspected, Tally, Verdict};
 use crate::hop::Port;
-use crate::lines::prefetch;
+use crate::lines::prefetch_for_writing;
 use crate::rings::{Frame, Rings};
 use crate::time::Now;
 use crate::wire::Packet;
@@ -105,27 +107,35 @@ impl<R: Rings> Worker<R> {
     #[inline(never)]
     fn inspect(&mut self) {
         self.engine.begin_batch();
-        let wraps = self.wraps;
-        for (frame, seen) in self.batch.iter().zip(&mut self.candidates) {
-            let (start, end) = (frame.start(), frame.end());
-            let chunk = self.rings.chunk(frame);
-            match self.engine.glance(&chunk[start..end]) {
-                Some(candidate) => {
-                    *seen = candidate;
-                    if wraps {
-                        prefetch(&chunk[start.saturating_sub(HEADER_MAX)]);
-                    }
-                }
-                None => {
-                    *seen = Candidate::NONE;
-                    Self::look_closer(&self.engine, &chunk[start..end], &mut self.others);
-                }
-            }
+        if self.wraps {
+            self.look::<true>()
+        } else {
+            self.look::<false>()
         }
         self.engine.guess(&mut self.candidates[..self.batch.len()]);
         for other in &mut self.others {
             if let Other::Six(candidate) = other {
                 self.engine.guess6(candidate);
+            }
+        }
+    }
+
+    /// Pass 1. `WRAPS`: outer headers will be written before the packets.
+    #[inline(always)]
+    fn look<const WRAPS: bool>(&mut self) {
+        for (frame, seen) in self.batch.iter().zip(&mut self.candidates) {
+            let packet = self.rings.packet(frame);
+            match self.engine.glance(packet) {
+                Some(candidate) => {
+                    *seen = candidate;
+                    if WRAPS {
+                        prefetch_for_writing(packet.as_ptr().wrapping_sub(HEADER_MAX));
+                    }
+                }
+                None => {
+                    *seen = Candidate::NONE;
+                    Self::look_closer(&self.engine, packet, &mut self.others);
+                }
             }
         }
     }
@@ -159,13 +169,19 @@ impl<R: Rings> Worker<R> {
         let mut rest = std::mem::take(&mut self.others);
         let mut others = rest.drain(..);
         let mut tally = Tally::default();
-        for (frame, candidate) in batch.iter_mut().zip(&candidates) {
-            let mut frame = frame.take();
-            match self.engine.express(self.rings.chunk(&frame), &mut frame, candidate, now, &mut tally) {
-                Some(port) => self.queue(port, frame),
-                None if candidate.is_none() => self.forward_other(frame, others.next(), now, &mut tally),
-                None => self.forward_seen(frame, candidate, now),
+        let mut left = &candidates[..batch.len()];
+        let mut frames = &mut batch[..];
+        loop {
+            let known = self.express(frames, left, &mut others, now, &mut tally);
+            let (done, rest) = frames.split_at_mut(known);
+            self.queue_all(done);
+            let Some((frame, rest)) = rest.split_first_mut() else { break };
+            let Some((candidate, candidates_left)) = left[known..].split_first() else { break };
+            match candidate.is_none() {
+                true => self.forward_other(frame.take(), others.next(), now),
+                false => self.forward_seen(frame.take(), candidate, now),
             }
+            (frames, left) = (rest, candidates_left);
         }
         batch.clear();
         drop(others);
@@ -174,42 +190,59 @@ impl<R: Rings> Worker<R> {
         (self.batch, self.candidates, self.others) = (batch, candidates, rest);
     }
 
+    /// Takes packets through the express lanes up to the first that they leave alone; tells how many.
+    #[inline(always)]
+    fn express(
+        &mut self,
+        frames: &mut [Frame],
+        candidates: &[Candidate],
+        others: &mut Drain<'_, Other>,
+        now: Now,
+        tally: &mut Tally,
+    ) -> usize {
+        let count = frames.len();
+        for (at, (frame, candidate)) in frames.iter_mut().zip(candidates).enumerate() {
+            let port = match self.engine.express(&mut self.rings, frame, candidate, now, tally) {
+                None if candidate.is_none() => self.express_six(frame, others, now, tally),
+                port => port,
+            };
+            match port {
+                Some(port) => frame.leave_by(port),
+                None => return at,
+            }
+        }
+        count
+    }
+
+    /// The same for the next of the others, if it is one for IPv6's lane. What is left alone stays with them.
+    #[inline(never)]
+    fn express_six(
+        &mut self,
+        frame: &mut Frame,
+        others: &mut Drain<'_, Other>,
+        now: Now,
+        tally: &mut Tally,
+    ) -> Option<Port> {
+        let Some(Other::Six(candidate)) = others.as_slice().first() else { return None };
+        let port = self.engine.express6(&mut self.rings, frame, candidate, now, tally)?;
+        others.next();
+        Some(port)
+    }
+
     /// The long way, for a packet that looked like one for the express lane.
     #[inline(never)]
     fn forward_seen(&mut self, mut frame: Frame, candidate: &Candidate, now: Now) {
-        let (start, end) = (frame.start(), frame.end());
-        let verdict = match Packet::new(self.rings.chunk(&frame), start, end) {
-            Some(mut packet) => {
-                self.engine.arrive_on(frame.port().0.into());
-                let verdict = self.engine.forward_seen(&mut packet, candidate, now);
-                let (start, len) = (packet.start(), packet.len());
-                frame.set_packet(start, len);
-                verdict
-            }
-            None => Verdict::Drop(DropReason::Truncated),
-        };
+        self.engine.arrive_on(frame.port().0.into());
+        let engine = &self.engine;
+        let verdict = change(&mut self.rings, &mut frame, |packet| engine.forward_seen(packet, candidate, now));
         self.obey(frame, verdict, now);
     }
 
-    /// Pass 3 for a packet that is not one for IPv4's express lane.
+    /// The long way, for a packet that did not; what is for nowhere was counted.
     #[inline(never)]
-    fn forward_other(&mut self, mut frame: Frame, other: Option<Other>, now: Now, tally: &mut Tally) {
-        if let Some(Other::Six(candidate)) = &other
-            && let Some(port) = self.engine.express6(self.rings.chunk(&frame), &mut frame, candidate, now, tally)
-        {
-            return self.queue(port, frame);
-        }
-        self.forward_inspected(frame, other, now);
-    }
-
-    /// The long way; what is for nowhere was counted.
-    #[inline(never)]
-    fn forward_inspected(&mut self, frame: Frame, other: Option<Other>, now: Now) {
+    fn forward_other(&mut self, frame: Frame, other: Option<Other>, now: Now) {
         let other = match other {
-            Some(Other::Six(_)) => {
-                let (start, end) = (frame.start(), frame.end());
-                Self::look_through(&self.engine, &self.rings.chunk(&frame)[start..end])
-            }
+            Some(Other::Six(_)) => Self::look_through(&self.engine, self.rings.packet(&frame)),
             other => other.unwrap_or(Other::Dropped),
         };
         match other {
@@ -224,14 +257,9 @@ impl<R: Rings> Worker<R> {
     /// What becomes of the packet in this frame?
     #[inline]
     fn ask(&mut self, mut frame: Frame, inspected: Inspected, now: Now) -> (Frame, Verdict) {
-        let (start, end) = (frame.start(), frame.end());
-        let Some(mut packet) = Packet::new(self.rings.chunk(&frame), start, end) else {
-            return (frame, Verdict::Drop(DropReason::Truncated));
-        };
         self.engine.arrive_on(frame.port().0.into());
-        let verdict = self.engine.forward(&mut packet, inspected, now);
-        let (start, len) = (packet.start(), packet.len());
-        frame.set_packet(start, len);
+        let engine = &self.engine;
+        let verdict = change(&mut self.rings, &mut frame, |packet| engine.forward(packet, inspected, now));
         (frame, verdict)
     }
 
@@ -270,8 +298,7 @@ impl<R: Rings> Worker<R> {
                 Err(frame) => self.discard(frame, DropReason::NeighbourQueueFull),
             },
             Awaited::FirstFragment => {
-                let (start, end) = (frame.start(), frame.end());
-                let Some(key) = self.engine.packet_key(&self.rings.chunk(&frame)[start..end]) else {
+                let Some(key) = self.engine.packet_key(self.rings.packet(&frame)) else {
                     return self.discard(frame, DropReason::FragmentUnknown);
                 };
                 match self.waiting.hold_for_first(frame, key, now) {
@@ -312,15 +339,36 @@ impl<R: Rings> Worker<R> {
         }
     }
 
+    /// The same with several that know by which device they leave, in their order: mostly all by one.
+    #[inline(never)]
+    fn queue_all(&mut self, frames: &mut [Frame]) {
+        let Some(first) = frames.first().map(Frame::port) else { return };
+        // All are looked at, whatever the first ones say: a loop without a way out takes several at a time.
+        if frames.iter().fold(true, |same, frame| same & (frame.port() == first)) {
+            return self.queue_run(first, frames);
+        }
+        for run in frames.chunk_by_mut(|one, next| one.port() == next.port()) {
+            self.queue_run(run[0].port(), run);
+        }
+    }
+
+    #[inline(never)]
+    fn queue_run(&mut self, port: Port, run: &mut [Frame]) {
+        let outbox = self.outboxes.get_mut(usize::from(port.0));
+        let room = outbox.as_ref().map_or(0, |outbox| outbox.capacity() - outbox.len());
+        let (fit, rest) = run.split_at_mut(room.min(run.len()));
+        if let Some(outbox) = outbox {
+            outbox.extend(fit.iter_mut().map(Frame::take));
+        }
+        rest.iter_mut().for_each(|frame| self.discard(frame.take(), DropReason::TransmitFull));
+    }
+
     /// Looks again at the frames that wait for a MAC, in their order.
     fn release(&mut self, now: Now) {
         for _ in 0..self.waiting.for_mac.len() {
-            let Some(held) = self.waiting.for_mac.pop_front() else { return };
-            let (start, end) = (held.frame.start(), held.frame.end());
-            let verdict = match Packet::new(self.rings.chunk(&held.frame), start, end) {
-                Some(mut packet) => self.engine.release(&mut packet, held.hop, held.mtu),
-                None => Verdict::Drop(DropReason::Truncated),
-            };
+            let Some(mut held) = self.waiting.for_mac.pop_front() else { return };
+            let (engine, hop, mtu) = (&self.engine, held.hop, held.mtu);
+            let verdict = change(&mut self.rings, &mut held.frame, |packet| engine.release(packet, hop, mtu));
             match verdict {
                 Verdict::Hold(_) if held.is_late(now) => self.discard(held.frame, DropReason::NeighbourUnresolved),
                 Verdict::Hold(_) => self.waiting.for_mac.push_back(held),
@@ -348,8 +396,7 @@ impl<R: Rings> Worker<R> {
                 }
                 continue;
             }
-            let (start, end) = (held.frame.start(), held.frame.end());
-            match self.engine.inspect(&self.rings.chunk(&held.frame)[start..end]) {
+            match self.engine.inspect(self.rings.packet(&held.frame)) {
                 Ok(inspected) => match self.ask_again(held.frame, inspected, now) {
                     // The note went this very moment: nobody waits twice.
                     (frame, Verdict::Hold(Awaited::FirstFragment)) => self.discard(frame, DropReason::FragmentUnknown),
@@ -388,4 +435,16 @@ impl<R: Rings> Worker<R> {
             self.rings.recycle(frame);
         }
     }
+}
+
+/// Lets somebody change the packet in a frame; it may then stand elsewhere in its chunk.
+#[inline(always)]
+fn change<R: Rings>(rings: &mut R, frame: &mut Frame, by: impl FnOnce(&mut Packet<'_>) -> Verdict) -> Verdict {
+    let (chunk, start) = rings.chunk(frame);
+    let Some(mut packet) = Packet::new(chunk, start, start + frame.len()) else {
+        return Verdict::Drop(DropReason::Truncated);
+    };
+    let verdict = by(&mut packet);
+    frame.set_packet(frame.at() - start as u64 + packet.start() as u64, packet.len());
+    verdict
 }

@@ -42,7 +42,8 @@ pub struct XskRings {
     free: Vec<u32>,
     lent: u32,
     base: *mut u8,
-    chunk_size: u32,
+    /// Bytes of the frame memory.
+    size: usize,
     chunk_shift: u32,
     chunks: u32,
     /// Chunks that are not given to devices for reception.
@@ -102,7 +103,7 @@ impl XskRings {
             free: (0..frames.count).rev().collect(),
             lent: 0,
             base,
-            chunk_size: frames.size,
+            size: frames.count as usize * frames.size as usize,
             chunk_shift: frames.size.trailing_zeros(),
             chunks: frames.count,
             spare,
@@ -141,6 +142,10 @@ impl XskRings {
     pub fn needs_look(&self) -> bool {
         let short = |device: &Device| device.in_fill < self.fill_share / 2;
         self.devices.iter().any(|device| short(device) || (device.in_tx > 0 && !device.tx.is_drained()))
+    }
+
+    fn chunk_size(&self) -> usize {
+        1 << self.chunk_shift
     }
 
     /// Do huge pages lie under the frames?
@@ -229,12 +234,11 @@ impl Rings for XskRings {
             if known < wanted {
                 self.rx_waiting = self.rx_waiting.max(Some(device.rx.known()));
             }
-            let (shift, within, port) = (self.chunk_shift, self.chunk_size - 1, Port(index as u8));
-            let base = self.base;
+            let (base, port) = (self.base, Port(index as u8));
             batch.extend(device.rx.pop(received).map(|packet| {
                 // Another processor has written it, or the NIC: nobody waits for one packet after the other.
                 prefetch_for_writing(base.wrapping_add(packet.addr as usize));
-                Frame::lend((packet.addr >> shift) as u32, packet.addr as u32 & within, packet.len, port)
+                Frame::lend(packet.addr, packet.len, port)
             }));
             if received > 0 {
                 device.rx.release();
@@ -247,29 +251,48 @@ impl Rings for XskRings {
     fn spare(&mut self) -> Option<Frame> {
         let chunk = self.free.pop()?;
         self.lent += 1;
-        Some(Frame::lend(chunk, HEADROOM, 0, Port::default()))
+        Some(Frame::lend((u64::from(chunk) << self.chunk_shift) + u64::from(HEADROOM), 0, Port::default()))
     }
 
     #[inline]
-    fn chunk(&mut self, frame: &Frame) -> &mut [u8] {
+    fn packet(&mut self, frame: &Frame) -> &mut [u8] {
+        let (at, len) = (frame.at() as usize, frame.len());
         // Any code can make a frame, so that it is one of ours is checked here and not believed.
-        assert!(frame.chunk() < self.chunks, "frame {} of {}", frame.chunk(), self.chunks);
-        // SAFETY: the chunk lies inside of the mapping, which lives as long as `self`. While its frame exists the chunk
+        assert!(at <= self.size && len <= self.size - at, "a packet beyond the frame memory");
+        // SAFETY: the packet lies inside of the mapping, which lives as long as `self`. While its frame exists the chunk
         // is ours and in no ring, so the kernel does not touch these bytes; and `&mut self` keeps the slice alone.
-        unsafe {
-            let at = self.base.add((frame.chunk() as usize) << self.chunk_shift);
-            std::slice::from_raw_parts_mut(at, self.chunk_size as usize)
-        }
+        unsafe { std::slice::from_raw_parts_mut(self.base.add(at), len) }
+    }
+
+    #[inline(always)]
+    fn head<const N: usize>(&mut self, frame: &Frame) -> Option<&mut [u8; N]> {
+        let at = frame.at() as usize;
+        let is_inside = frame.len() >= N && at <= self.size && N <= self.size - at;
+        // SAFETY: as for the packet, of which these are the first bytes.
+        is_inside.then(|| unsafe { &mut *self.base.add(at).cast() })
+    }
+
+    #[inline]
+    fn headroom(&self, frame: &Frame) -> usize {
+        frame.at() as usize & (self.chunk_size() - 1)
+    }
+
+    #[inline]
+    fn chunk(&mut self, frame: &Frame) -> (&mut [u8], usize) {
+        let start = self.headroom(frame);
+        let (at, len) = (frame.at() as usize - start, self.chunk_size());
+        assert!(at < self.size, "a packet beyond the frame memory");
+        // SAFETY: as for the packet; the memory consists of whole chunks.
+        (unsafe { std::slice::from_raw_parts_mut(self.base.add(at), len) }, start)
     }
 
     fn transmit(&mut self, port: Port, outbox: &mut Vec<Frame>) -> usize {
         let Some(device) = self.devices.get_mut(usize::from(port.0)) else { return 0 };
         let wanted = (outbox.len() as u32).min(self.tx_share.saturating_sub(device.in_tx));
         let count = device.tx.room(wanted) as usize;
-        let shift = self.chunk_shift;
         device.tx.push(outbox.drain(..count).map(|frame| {
-            let (chunk, start, len) = frame.give_back();
-            libc::xdp_desc { addr: u64::from(chunk) << shift | u64::from(start), len, options: 0 }
+            let (addr, len) = frame.give_back();
+            libc::xdp_desc { addr, len, options: 0 }
         }));
         device.tx.publish();
         device.in_tx += count as u32;
@@ -286,7 +309,7 @@ impl Rings for XskRings {
 
     fn recycle(&mut self, frame: Frame) {
         self.lent -= 1;
-        self.free.push(frame.give_back().0);
+        self.free.push((frame.give_back().0 >> self.chunk_shift) as u32);
     }
 
     fn ledger(&self) -> Ledger {

@@ -195,14 +195,14 @@ impl Turner {
     /// the outbox of the device that `way` tells.
     pub(crate) fn grow(&mut self, way: impl Fn(Port) -> Port) {
         for mut frame in self.batch.drain(..) {
-            let (start, end) = (frame.start(), frame.end());
-            assert!(start % 2048 >= 256, "AF_XDP leaves 256 bytes");
-            let chunk = self.rings.chunk(&frame);
+            let (at, len) = (frame.at(), frame.len());
+            let (chunk, start) = self.rings.chunk(&frame);
+            assert!(start >= 256, "AF_XDP leaves 256 bytes");
             chunk[start - 40..start - 34].copy_from_slice(&frames::PEER);
             chunk[start - 34..start - 28].copy_from_slice(&frames::DIRECTOR);
             chunk[start - 28..start - 26].copy_from_slice(&[0x88, 0xb5]);
             chunk[start - 26..start + 14].fill(0xee);
-            frame.set_packet(start - 40, end - start + 40);
+            frame.set_packet(at - 40, len + 40);
             let port = way(frame.port());
             self.outboxes[usize::from(port.0)].push(frame);
         }

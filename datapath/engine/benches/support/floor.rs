@@ -139,9 +139,8 @@ impl Floor {
         let mut work = [Work::default(); BATCH];
         let mut found = 0;
         for batch in arrived.chunks(BATCH) {
-            for (work, &(chunk, start, _)) in work.iter_mut().zip(batch) {
-                let frame: &[u8; SMALLEST] =
-                    memory[chunk as usize].0[start as usize..].first_chunk().expect("it is whole");
+            for (work, packet) in work.iter_mut().zip(batch) {
+                let frame: &[u8; SMALLEST] = memory[packet.at as usize..].first_chunk().expect("it is whole");
                 let Some(key) = parse(frame) else { continue };
                 *work = Work { key, hash: hash(key), entry: 0 };
                 self.buckets.prefetch(self.bucket_of(work.hash));
@@ -150,11 +149,11 @@ impl Floor {
                 work.entry = self.guess(work.hash).min(self.entries.len() as u32 - 1);
                 self.entries.prefetch(work.entry as usize);
             }
-            for (work, &(chunk, start, _)) in work.iter().zip(batch) {
+            for (work, packet) in work.iter().zip(batch) {
                 let entry = if self.holds(work.entry, work.key) { Some(work.entry) } else { self.search(work) };
                 let Some(entry) = entry else { continue };
-                let chunk = &mut memory[chunk as usize].0;
-                let frame: &mut [u8; SMALLEST] = chunk[start as usize..].first_chunk_mut().expect("it is whole");
+                let frame = &mut memory[packet.at as usize..];
+                let frame: &mut [u8; SMALLEST] = frame.first_chunk_mut().expect("it is whole");
                 let hop = self.entries.line(entry as usize)[2].load(Relaxed) as usize % HOPS;
                 frame[..12].copy_from_slice(&self.hops[hop]);
                 frame[22] -= 1;

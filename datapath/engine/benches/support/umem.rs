@@ -15,19 +15,27 @@ pub const HEADROOM: usize = 256;
 /// Chunks; all but [`SPARE`] can hold packets that have arrived.
 pub const CHUNKS: u32 = 4096 + SPARE;
 const SPARE: u32 = 64;
+const PAGE: usize = 4096;
 
-/// A chunk that does not reach from one page into another.
-#[derive(Clone, Debug)]
-#[repr(align(2048))]
-pub struct Chunk(pub [u8; CHUNK]);
+/// A packet, as AF_XDP's rings have it.
+#[derive(Clone, Copy, Debug)]
+pub struct Descriptor {
+    /// Where it starts in the memory.
+    pub at: u64,
+    pub length: u32,
+    options: u32,
+}
 
-/// Chunk, start and length.
-type Descriptor = (u32, u32, u32);
+impl Descriptor {
+    fn chunk(self) -> u32 {
+        (self.at / CHUNK as u64) as u32
+    }
+}
 
 /// The memory and the lists.
 #[derive(Debug)]
 pub struct Umem {
-    memory: Vec<Chunk>,
+    memory: &'static mut [u8],
     free: Vec<u32>,
     fill: Vec<u32>,
     arrived: Vec<Descriptor>,
@@ -43,7 +51,11 @@ pub struct Umem {
 
 impl Umem {
     pub fn new() -> Self {
-        let memory = vec![Chunk([1; CHUNK]); CHUNKS as usize];
+        let size = CHUNKS as usize * CHUNK;
+        // No chunk reaches from one page into another. (A slice can not be given back without its beginning; benches end soon.)
+        let memory = Vec::leak(vec![1; size + PAGE]);
+        let first = memory.as_ptr().align_offset(PAGE);
+        let memory = &mut memory[first..][..size];
         let list = || Vec::with_capacity(CHUNKS as usize);
         let (mut free, mut fill) = (Vec::with_capacity(SPARE as usize), list());
         free.extend(0..SPARE);
@@ -60,14 +72,15 @@ impl Umem {
         (self.next, self.port) = (0, port);
         // Oldest first, as a ring gives them.
         for chunk in self.fill.drain(..count) {
-            let length = write(&mut self.memory[chunk as usize].0[HEADROOM..]);
-            self.arrived.push((chunk, HEADROOM as u32, length as u32));
+            let at = chunk as usize * CHUNK + HEADROOM;
+            let length = write(&mut self.memory[at..][..CHUNK - HEADROOM]);
+            self.arrived.push(Descriptor { at: at as u64, length: length as u32, options: 0 });
         }
     }
 
     /// The packets that have arrived, and the memory that they are in, for a loop that knows no rings.
-    pub fn bare(&mut self) -> (&mut [Chunk], &[Descriptor]) {
-        (&mut self.memory, &self.arrived)
+    pub fn bare(&mut self) -> (&mut [u8], &[Descriptor]) {
+        (self.memory, &self.arrived)
     }
 
     /// The bare loop has sent what had arrived.
@@ -76,8 +89,8 @@ impl Umem {
     }
 
     /// A packet that was sent.
-    pub fn sent_packet(&self, (chunk, start, length): Descriptor) -> &[u8] {
-        &self.memory[chunk as usize].0[start as usize..][..length as usize]
+    pub fn sent_packet(&self, Descriptor { at, length, .. }: Descriptor) -> &[u8] {
+        &self.memory[at as usize..][..length as usize]
     }
 }
 
@@ -88,7 +101,7 @@ impl Rings for Umem {
 
     #[inline]
     fn replenish(&mut self) {
-        self.fill.extend(self.sent.drain(..).map(|(chunk, ..)| chunk));
+        self.fill.extend(self.sent.drain(..).map(Descriptor::chunk));
     }
 
     #[inline]
@@ -96,7 +109,7 @@ impl Rings for Umem {
         let waiting = &self.arrived[self.next..];
         let waiting = &waiting[..waiting.len().min(self.batch).min(room - batch.len())];
         let port = self.port;
-        batch.extend(waiting.iter().map(|&(chunk, start, length)| Frame::lend(chunk, start, length, port)));
+        batch.extend(waiting.iter().map(|packet| Frame::lend(packet.at, packet.length, port)));
         self.next += waiting.len();
         self.lent += waiting.len();
     }
@@ -104,25 +117,48 @@ impl Rings for Umem {
     fn spare(&mut self) -> Option<Frame> {
         let chunk = self.free.pop()?;
         self.lent += 1;
-        Some(Frame::lend(chunk, HEADROOM as u32, 0, Port::default()))
+        Some(Frame::lend(u64::from(chunk) * CHUNK as u64 + HEADROOM as u64, 0, Port::default()))
     }
 
     #[inline]
-    fn chunk(&mut self, frame: &Frame) -> &mut [u8] {
-        &mut self.memory[frame.chunk() as usize].0
+    fn packet(&mut self, frame: &Frame) -> &mut [u8] {
+        &mut self.memory[frame.at() as usize..][..frame.len()]
+    }
+
+    #[inline(always)]
+    fn head<const N: usize>(&mut self, frame: &Frame) -> Option<&mut [u8; N]> {
+        if (frame.len() as u32) < N as u32 {
+            None
+        } else {
+            self.memory.get_mut(frame.at() as usize..)?.first_chunk_mut()
+        }
+    }
+
+    #[inline]
+    fn headroom(&self, frame: &Frame) -> usize {
+        frame.at() as usize % CHUNK
+    }
+
+    #[inline]
+    fn chunk(&mut self, frame: &Frame) -> (&mut [u8], usize) {
+        let start = self.headroom(frame);
+        (&mut self.memory[frame.at() as usize - start..][..CHUNK], start)
     }
 
     #[inline]
     fn transmit(&mut self, _port: Port, outbox: &mut Vec<Frame>) -> usize {
         let count = outbox.len();
-        self.sent.extend(outbox.drain(..).map(Frame::give_back));
+        self.sent.extend(outbox.drain(..).map(|frame| {
+            let (at, length) = frame.give_back();
+            Descriptor { at, length, options: 0 }
+        }));
         self.lent -= count;
         count
     }
 
     fn recycle(&mut self, frame: Frame) {
         self.lent -= 1;
-        self.fill.push(frame.give_back().0);
+        self.fill.push((frame.give_back().0 / CHUNK as u64) as u32);
     }
 
     fn ledger(&self) -> Ledger {

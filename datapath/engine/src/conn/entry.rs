@@ -42,10 +42,14 @@ pub(super) mod tail {
     pub(in super::super) const LINK: usize = 4; // see `kinship`
 }
 
-/// The lowest byte of the word with the ports: a template's bit, and the class of timeouts below it.
+/// Where in the word with the ports those of the client's flow begin, with the protocol ([`Flow::ports`]); below them is the
+/// port at the real server.
+pub(super) const FLOW_SHIFT: u32 = 24;
+pub(super) const SERVER_SHIFT: u32 = 8;
+/// The lowest byte of that word: a template's bit, and the class of timeouts below it.
 const TEMPLATE_BIT: u64 = 0x80;
-/// Bits of that word by which a client's packet is known: its ports, the protocol, no template.
-pub(super) const INBOUND_KEY: u64 = 0xffff_ffff_0000_ff80;
+/// Bits of it by which a client's packet is known: its ports, the protocol, no template.
+const INBOUND_KEY: u64 = 0xffff_ffff_ff00_0080;
 /// Bits of it by which a server's answer is known.
 pub(super) const OUTBOUND_KEY: u64 = 0xffff_0000_ffff_ff80;
 
@@ -137,13 +141,15 @@ impl<'t> Conn<'t> {
     fn matches(&self, flow: &Flow) -> Option<Side> {
         let flags = Flags((self.control >> FLAGS_SHIFT) as u16);
         let ports = self.word(if self.family == Family::Inet { 1 } else { 6 });
-        let as_inbound =
-            u64::from(flow.src.port) << 48 | u64::from(flow.dst.port) << 32 | u64::from(flow.protocol.0) << 8;
-        if ports & INBOUND_KEY == as_inbound && self.is_from_client(flow) && !flags.has(Flags::ONE_PACKET) {
+        if ports & INBOUND_KEY == flow.ports() << FLOW_SHIFT
+            && self.is_from_client(flow)
+            && !flags.has(Flags::ONE_PACKET)
+        {
             return Some(if flags.has(Flags::NO_OUTPUT) { Side::InOnly } else { Side::In });
         }
-        let as_outbound =
-            u64::from(flow.dst.port) << 48 | u64::from(flow.src.port) << 16 | u64::from(flow.protocol.0) << 8;
+        let as_outbound = u64::from(flow.dst.port) << 48
+            | u64::from(flow.protocol.0) << FLOW_SHIFT
+            | u64::from(flow.src.port) << SERVER_SHIFT;
         let reply = flags.method() == Method::Nat
             && ports & OUTBOUND_KEY == as_outbound
             && self.server_address() == flow.src.address
@@ -154,10 +160,7 @@ impl<'t> Conn<'t> {
     /// Is it the template of this key, and does it still lead anywhere?
     pub(super) fn is_template_of(&self, key: &Flow) -> bool {
         let ports = self.word(if self.family == Family::Inet { 1 } else { 6 });
-        let wanted = u64::from(key.src.port) << 48
-            | u64::from(key.dst.port) << 32
-            | u64::from(key.protocol.0) << 8
-            | TEMPLATE_BIT;
+        let wanted = key.ports() << FLOW_SHIFT | TEMPLATE_BIT;
         let retired = self.status().flags.has(Flags::RETIRED);
         ports & INBOUND_KEY == wanted && self.is_from_client(key) && !retired && self.is_current()
     }
@@ -196,7 +199,8 @@ impl<'t> Conn<'t> {
     #[inline]
     fn ports(&self) -> (u16, u16, u16, Protocol) {
         let word = self.word(if self.family == Family::Inet { 1 } else { 6 });
-        ((word >> 48) as u16, (word >> 32) as u16, (word >> 16) as u16, Protocol((word >> 8) as u8))
+        let protocol = Protocol((word >> FLOW_SHIFT) as u8);
+        ((word >> 48) as u16, (word >> 32) as u16, (word >> SERVER_SHIFT) as u16, protocol)
     }
 
     /// CIP and port.

@@ -13,6 +13,8 @@ use std::sync::atomic::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release}
 use crate::flow::FlowHash;
 use crate::lines::{Line, Lines, WORDS, prefetch};
 
+use super::guess::Guess;
+
 /// Slots of a bucket.
 const SLOTS: usize = WORDS - 1;
 /// The bucket's own word: lock, guests, and a byte for each slot.
@@ -33,9 +35,6 @@ const GUEST: u64 = 1 << 32;
 const TAG: u64 = !(ID | GUEST);
 /// Where the byte of them begins that the bucket's own word holds as well.
 const BYTE_SHIFT: u32 = 56;
-
-/// The number of no connection.
-pub(super) const NONE: u32 = u32::MAX;
 
 /// The index.
 #[derive(Debug)]
@@ -159,15 +158,15 @@ impl Index {
         prefetch(self.buckets.wrapped(hash.0 as usize));
     }
 
-    /// Tells the number of the connection that is probably the one of a hash, from the first likely slot of the first bucket
-    /// alone; [`NONE`] if that slot is empty or another's. It may still be another's: who asks compares the connection.
+    /// Tells the connection that is probably the one of a hash, from the first likely slot of the first bucket alone; none if
+    /// that slot is empty or another's. It may still be another's: who asks compares the connection.
     #[inline(always)]
-    pub(super) fn guesser(&self) -> impl Fn(FlowHash) -> u32 {
+    pub(super) fn guesser(&self) -> impl Fn(FlowHash) -> Guess {
         let bucket_of = self.buckets.wrapper();
         move |FlowHash(hash)| {
             let bucket = bucket_of(hash as usize);
             let slot = bucket[first_of(likely(bucket[META].load(Acquire), hash))].load(Acquire);
-            if (slot ^ hash) & TAG == 0 { (slot as u32).wrapping_sub(1) } else { NONE }
+            Guess((slot ^ hash & TAG).wrapping_sub(1))
         }
     }
 
@@ -347,7 +346,7 @@ mod tests {
         for (id, &hash) in (0..).zip(&crowd) {
             assert!(index.insert(hash, id));
         }
-        assert_eq!(index.guesser()(crowd[0]), 0, "the first of many with the same byte");
+        assert_eq!(index.guesser()(crowd[0]), Guess(0), "the first of many with the same byte");
         for (id, &hash) in (0..12).zip(&crowd).rev() {
             assert_eq!(index.find(hash, |found| (found == id).then_some(())), Some(()));
             assert!(index.remove(hash, id));
@@ -360,13 +359,13 @@ mod tests {
     fn guesses_are_mostly_right() {
         const KEYS: u32 = 1 << 14;
         let index = Index::new(KEYS as usize);
-        assert_eq!(index.guesser()(hash(0)), NONE);
+        assert!(index.guesser()(hash(0)).is_none());
         assert!((0..KEYS).all(|id| index.insert(hash(id.into()), id)));
         let guess = index.guesser();
         let guessed = |n: u32| guess(hash(n.into()));
-        let right = (0..KEYS).filter(|&id| guessed(id) == id).count();
-        let wrong = (0..KEYS).filter(|&id| ![id, NONE].contains(&guessed(id))).count();
+        let right = (0..KEYS).filter(|&id| guessed(id) == Guess(id.into())).count();
+        let wrong = (0..KEYS).filter(|&id| !guessed(id).is_none()).count() - right;
         assert!(right > KEYS as usize * 95 / 100 && wrong == 0, "{right} right, {wrong} wrong of {KEYS}");
-        assert!((KEYS..2 * KEYS).all(|other| guessed(other) == NONE));
+        assert!((KEYS..2 * KEYS).all(|other| guessed(other).is_none()));
     }
 }

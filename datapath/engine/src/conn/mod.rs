@@ -3,6 +3,7 @@
 mod calls;
 mod entry;
 pub mod fragment;
+mod guess;
 mod index;
 mod kinship;
 mod quick;
@@ -18,6 +19,7 @@ mod timer;
 
 pub use entry::{Conn, Flags, Status};
 pub use fragment::{Fragments, Owner, PacketKey};
+pub(crate) use guess::Guess;
 pub(crate) use quick::{Quick, Quick6};
 pub(crate) use shift::Shift;
 pub use sweep::Sweep;

@@ -11,23 +11,21 @@ use crate::real::{Method, RealId};
 use crate::time::Now;
 use crate::wire::{Glance, Glance6, TcpFlags};
 
-use super::entry::{FLAGS_SHIFT, Flags, INBOUND_KEY, KEY4, KEY6, LIVE, OUTBOUND_KEY, tail};
+use super::entry::{FLAGS_SHIFT, FLOW_SHIFT, Flags, KEY4, KEY6, LIVE, OUTBOUND_KEY, SERVER_SHIFT, tail};
 use super::shift::Shifts;
 use super::table::End4;
 use super::timer::Timer;
 use super::{Class, tcp};
 
 /// Protocol and flags of a packet that may move a TCP connection's state, as a [`Glance`] has them.
-const KIND: u64 = 0xff00 | (TcpFlags::RST | TcpFlags::SYN | TcpFlags::FIN | TcpFlags::ACK) as u64;
+const KIND: u64 = 0xff << 24 | ((TcpFlags::RST | TcpFlags::SYN | TcpFlags::FIN | TcpFlags::ACK) as u64) << 16;
 /// Data and acknowledgements.
-const PLAIN_TCP: u64 = (Protocol::TCP.0 as u64) << 8 | TcpFlags::ACK as u64;
-
-const UDP: u64 = (Protocol::UDP.0 as u64) << 8;
+const PLAIN_TCP: u64 = (Protocol::TCP.0 as u64) << 24 | (TcpFlags::ACK as u64) << 16;
+const UDP: u64 = (Protocol::UDP.0 as u64) << 24;
 /// Bits of a control word that say whether the entry is a connection, and in which state.
 const STANDING: u32 = LIVE as u32 | ((Flags::TEMPLATE | Flags::ONE_PACKET) as u32) << FLAGS_SHIFT | 0xff;
 
-/// Bits of the word with the ports that a packet has, too: all of a key but the mark of templates, which a control word has.
-const CLIENTS: u64 = INBOUND_KEY & !0xff;
+/// Bits of the word with the ports that an answer has, too: all of a key but the mark of templates, which a control word has.
 const SERVERS: u64 = OUTBOUND_KEY & !0xff;
 
 /// The words of an entry, and the control word as it was first.
@@ -81,17 +79,23 @@ impl<'t, const N: usize> Quick<'t, N> {
     #[inline(always)]
     fn may_answer<A>(&self, ports: u64, glance: &Glance<A>) -> bool {
         let rest = glance.rest;
-        let answers = rest << 16 >> 48 << 48 | rest >> 48 << 16 | rest & 0xff00;
+        let answers = rest << 16 >> 48 << 48 | rest >> 48 << SERVER_SHIFT | rest & 0xff << FLOW_SHIFT;
         (ports ^ answers) & SERVERS == 0
-            && self.method_bits() == Method::Nat as u8
+            && self.method() == Method::Nat
             // A server's datagram may assure the template.
             && (!glance.is_udp() || self.word(Self::TAIL + tail::LINK) >> 32 == 0)
     }
 
-    /// [`Method`], in its bits.
+    /// How its packets reach its server. (By one bit after the other, the usual ones first; there are no others than these.)
     #[inline(always)]
-    pub(crate) fn method_bits(&self) -> u8 {
-        (self.control >> FLAGS_SHIFT) as u8 & 7
+    pub(crate) fn method(&self) -> Method {
+        let bits = (self.control >> FLAGS_SHIFT) as u8;
+        match bits {
+            _ if bits & 7 == Method::Nat as u8 => Method::Nat,
+            _ if bits & 1 != 0 => Method::Dr,
+            _ if bits & 4 == 0 => Method::Tun,
+            _ => Method::Bypass,
+        }
     }
 
     /// The real server.
@@ -139,7 +143,7 @@ impl Quick<'_> {
     /// Is it this packet's, sent by the client?
     #[inline(always)]
     pub(crate) fn is_clients(&self, glance: &Glance) -> bool {
-        self.word(0) == glance.addresses && (self.word(1) ^ glance.rest) & CLIENTS == 0
+        self.word(0) == glance.addresses && (self.word(1) ^ glance.rest) >> FLOW_SHIFT == 0
     }
 
     /// Is it this packet's, sent by a NAT server?
@@ -159,7 +163,7 @@ impl Quick<'_> {
     /// RIP (of NAT) and the port there.
     #[inline(always)]
     pub(crate) fn server_end(&self) -> End4 {
-        End4 { address: (self.word(2) >> 32) as u32, port: (self.word(1) >> 16) as u16 }
+        End4 { address: (self.word(2) >> 32) as u32, port: (self.word(1) >> SERVER_SHIFT) as u16 }
     }
 }
 
@@ -168,7 +172,7 @@ impl Quick6<'_> {
     #[inline(always)]
     pub(crate) fn is_clients(&self, glance: &Glance6) -> bool {
         let [a, b, c, d] = glance.addresses;
-        (self.word(Self::PORTS) ^ glance.rest) & CLIENTS == 0 && self.are(0, a, b) && self.are(2, c, d)
+        (self.word(Self::PORTS) ^ glance.rest) >> FLOW_SHIFT == 0 && self.are(0, a, b) && self.are(2, c, d)
     }
 
     /// As for IPv4.
@@ -192,6 +196,6 @@ impl Quick6<'_> {
     /// RIP (of NAT) and the port there.
     #[inline(always)]
     pub(crate) fn server_end(&self) -> ([u64; 2], u16) {
-        ([self.word(4), self.word(5)], (self.word(Self::PORTS) >> 16) as u16)
+        ([self.word(4), self.word(5)], (self.word(Self::PORTS) >> SERVER_SHIFT) as u16)
     }
 }

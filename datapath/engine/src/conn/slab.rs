@@ -9,7 +9,6 @@ use crate::flow::Family;
 use crate::lines::{Line, Lines, WORDS};
 
 use super::entry::{Conn, KEY4, KEY6, tail};
-use super::quick::Quick;
 use super::table::{ConnId, IPV6};
 
 #[derive(Debug)]
@@ -60,12 +59,6 @@ impl Slab {
     #[inline(always)]
     pub(super) fn lines_of(&self, index: u32) -> Option<&[AtomicU64; 2 * WORDS]> {
         self.lines.get_pair(index as usize * 2)
-    }
-
-    /// An IPv4 entry, quickly.
-    #[inline(always)]
-    pub(super) fn quick(&self, index: u32) -> Option<Quick<'_>> {
-        self.lines.get(index as usize).map(Quick::load)
     }
 
     /// The words of an IPv4 entry.

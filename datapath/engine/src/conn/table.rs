@@ -25,6 +25,7 @@ use crate::wire::{Glance, Glance6};
 use super::Side;
 use super::calls::Calls;
 use super::entry::{Conn, Flags};
+use super::guess::Guess;
 use super::index::Index;
 use super::quick::{Quick, Quick6};
 use super::slab::Slab;
@@ -32,11 +33,6 @@ use super::slab::Slab;
 /// Number of a connection: bit 31 tells IPv6 from IPv4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnId(pub u32);
-
-impl ConnId {
-    /// The number of no connection.
-    pub const NONE: ConnId = ConnId(super::index::NONE);
-}
 
 pub(super) const IPV6: u32 = 1 << 31;
 /// Keeps templates and connections of one key in different buckets.
@@ -133,38 +129,38 @@ impl Table {
 
     /// Tells of a hash what is probably its IPv4 connection, with the entry on the way into the cache.
     #[inline(always)]
-    pub(crate) fn guesser(&self) -> impl Fn(FlowHash) -> ConnId {
+    pub(crate) fn guesser(&self) -> impl Fn(FlowHash) -> Guess {
         let (guess, entries) = (self.index.guesser(), self.v4.all());
         move |hash| {
-            let id = guess(hash);
-            if let Some(entry) = entries.get(id as usize) {
+            let guess = guess(hash);
+            if let Some(entry) = entries.get(guess.place()) {
                 prefetch(entry);
             }
-            ConnId(id)
+            guess
         }
     }
 
     /// The IPv4 entry of a [guess](Table::guesser), if there is one of that number.
     #[inline(always)]
-    pub(crate) fn quick(&self, id: ConnId) -> Option<Quick<'_>> {
-        self.v4.quick(id.0)
+    pub(crate) fn quick(&self, guess: Guess) -> Option<Quick<'_>> {
+        self.v4.all().get(guess.place()).map(Quick::load)
     }
 
     /// What is probably the IPv6 connection of a hash, with the entry on the way into the cache.
     #[inline(always)]
-    pub(crate) fn guess6(&self, hash: FlowHash) -> ConnId {
-        let id = ConnId(self.index.guesser()(hash));
-        if let Some(lines) = self.v6.lines_of(id.0 & !IPV6).filter(|_| id.0 & IPV6 != 0) {
+    pub(crate) fn guess6(&self, hash: FlowHash) -> Guess {
+        let guess = self.index.guesser()(hash);
+        if let Some(lines) = guess.place6().and_then(|place| self.v6.lines_of(place)) {
             prefetch(&lines[0]);
             prefetch(&lines[WORDS]);
         }
-        id
+        guess
     }
 
     /// The IPv6 entry of a [guess](Table::guess6), if there is one of that number.
     #[inline(always)]
-    pub(crate) fn quick6(&self, id: ConnId) -> Option<Quick6<'_>> {
-        self.v6.lines_of(id.0 & !IPV6).filter(|_| id.0 & IPV6 != 0).map(Quick6::load)
+    pub(crate) fn quick6(&self, guess: Guess) -> Option<Quick6<'_>> {
+        self.v6.lines_of(guess.place6()?).map(Quick6::load)
     }
 
     /// The hash of an IPv6 packet by [its words](crate::wire::Glance6).

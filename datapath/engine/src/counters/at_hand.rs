@@ -19,7 +19,7 @@ mod word {
     pub(super) const OUT_PACKETS: usize = 3;
     pub(super) const OUT_BYTES: usize = 4;
     pub(super) const HEAD: usize = 5;
-    pub(super) const REST: usize = 6; // port << 48 | mtu << 32 | tail
+    pub(super) const REST: usize = 6; // mtu << 48 | port << 32 | tail
     pub(super) const STAMP: usize = 7;
 }
 
@@ -28,7 +28,7 @@ mod word {
 pub(crate) struct Way {
     /// The first eight bytes of its MACs, as they stand in memory.
     head: u64,
-    /// The device << 48 | the largest IP packet << 32 | the last four bytes.
+    /// The largest IP packet << 48 | the device << 32 | the last four bytes.
     rest: u64,
 }
 
@@ -41,19 +41,19 @@ impl Way {
         let tail = u32::from_ne_bytes([a, b, c, d]);
         // No IP packet is longer than its length can tell.
         let mtu = mtu.min(0xffff) as u64;
-        Way { head: u64::from_ne_bytes(head), rest: u64::from(exit.port.0) << 48 | mtu << 32 | u64::from(tail) }
+        Way { head: u64::from_ne_bytes(head), rest: mtu << 48 | u64::from(exit.port.0) << 32 | u64::from(tail) }
     }
 
     /// The device that frames leave by.
     #[inline(always)]
     pub(crate) fn port(self) -> Port {
-        Port((self.rest >> 48) as u8)
+        Port((self.rest >> 32) as u8)
     }
 
     /// The largest IP packet, in bytes.
     #[inline(always)]
     pub(crate) fn mtu(self) -> usize {
-        usize::from((self.rest >> 32) as u16)
+        usize::from((self.rest >> 48) as u16)
     }
 
     /// The MACs of a frame, receiver first: two stores.

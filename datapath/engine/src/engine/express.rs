@@ -12,14 +12,14 @@
 //! know, a new connection above all, is left to `forward`: nothing here is needed for a packet to arrive.
 
 use super::{Engine, Verdict};
-use crate::conn::{ConnId, Quick, Slot, tcp};
+use crate::conn::{ConnId, Guess, Quick, Slot, tcp};
 use crate::counters::{AtHand, Way};
 use crate::drop::DropReason;
 use crate::flow::{Family, FlowHash};
 use crate::forward::express::{self, Headers4, Outer4};
 use crate::hop::{Exit, HopId, Port, Resolved};
 use crate::real::{Method, RealId};
-use crate::rings::Frame;
+use crate::rings::{Frame, Rings};
 use crate::time::Now;
 use crate::tunnel::Tunnel;
 use crate::wire::{Glance, Headers, Packet};
@@ -30,13 +30,13 @@ pub struct Candidate {
     glance: Glance,
     hash: FlowHash,
     /// The connection that is probably its own.
-    conn: ConnId,
+    guess: Guess,
 }
 
 impl Candidate {
     /// No packet for the express lane.
     pub const NONE: Candidate =
-        Candidate { glance: Glance { addresses: 0, rest: 0 }, hash: FlowHash(0), conn: ConnId::NONE };
+        Candidate { glance: Glance { addresses: 0, rest: 0 }, hash: FlowHash(0), guess: Guess::NONE };
 
     /// Is it none?
     #[inline(always)]
@@ -77,38 +77,39 @@ impl Engine {
         let glance = Glance::of(frame)?;
         let hash = self.shared.table.hash_of(&glance);
         self.shared.table.touch(hash);
-        Some(Candidate { glance, hash, conn: Candidate::NONE.conn })
+        Some(Candidate { glance, hash, guess: Guess::NONE })
     }
 
     /// A batch begins: ways that have changed since the last one do not hold any more.
     #[inline]
     pub fn begin_batch(&self) {
         self.stamp.set(1 + self.swaps + self.shared.changes());
+        self.may_be_partial.set(self.snapshot.may_be_partial());
     }
 
     /// Pass 2: whose are they? Their entries are then on the way.
     #[inline(never)]
     pub fn guess(&self, candidates: &mut [Candidate]) {
         let guess = self.shared.table.guesser();
-        candidates.iter_mut().for_each(|candidate| candidate.conn = guess(candidate.hash));
+        candidates.iter_mut().for_each(|candidate| candidate.guess = guess(candidate.hash));
     }
 
-    /// Pass 3: forwards the packet in a frame, of whose chunk these are the bytes, and gives the device that it leaves by; or
-    /// leaves it and everything else alone.
+    /// Pass 3: forwards the packet in a frame of these rings, and gives the device that it leaves by; or leaves it and
+    /// everything else alone.
     #[inline(always)]
     pub fn express(
         &self,
-        chunk: &mut [u8],
+        rings: &mut impl Rings,
         frame: &mut Frame,
         candidate: &Candidate,
         now: Now,
         tally: &mut Tally,
     ) -> Option<Port> {
-        let conn = self.shared.table.quick(candidate.conn)?;
+        let conn = self.shared.table.quick(candidate.guess)?;
         if conn.timer().is_fresh(now) {
-            return self.express_by::<true>(conn, chunk, frame, &candidate.glance, now, tally);
+            return self.express_by::<true>(conn, rings, frame, &candidate.glance, now, tally);
         }
-        self.express_stale(conn, chunk, frame, &candidate.glance, now, tally)
+        self.express_stale(conn, rings, frame, &candidate.glance, now, tally)
     }
 
     /// The same for a connection whose timer is to start again: a piece of code of its own, so that the other knows nothing of
@@ -117,7 +118,7 @@ impl Engine {
     fn express_stale(
         &self,
         conn: Quick<'_>,
-        chunk: &mut [u8],
+        rings: &mut impl Rings,
         frame: &mut Frame,
         glance: &Glance,
         now: Now,
@@ -126,14 +127,14 @@ impl Engine {
         if conn.timer().is_over(now) {
             return None;
         }
-        self.express_by::<false>(conn, chunk, frame, glance, now, tally)
+        self.express_by::<false>(conn, rings, frame, glance, now, tally)
     }
 
     #[inline(always)]
     fn express_by<const FRESH: bool>(
         &self,
         conn: Quick<'_>,
-        chunk: &mut [u8],
+        rings: &mut impl Rings,
         frame: &mut Frame,
         glance: &Glance,
         now: Now,
@@ -145,7 +146,7 @@ impl Engine {
         if !conn.is_clients(glance) {
             conn.is_servers(glance).then_some(())?;
             let at_hand = self.counters.at_hand(conn.real());
-            let port = self.express_out(self.head(chunk, frame, glance)?, glance, &conn)?;
+            let port = self.express_out(self.head(rings, frame, glance)?, glance, &conn)?;
             at_hand.count_out(glance.ip_len());
             tally.outbound += 1;
             if !FRESH {
@@ -153,17 +154,18 @@ impl Engine {
             }
             return Some(port);
         }
-        let at_hand = self.counters.at_hand(conn.real());
-        let bytes = self.head(chunk, frame, glance)?;
-        let way = self.way_at_hand(at_hand, conn.real())?;
-        match Method::from_bits(conn.method_bits())? {
+        let real = conn.real();
+        let at_hand = self.counters.at_hand(real);
+        let bytes = self.head(rings, frame, glance)?;
+        let way = self.way_at_hand(at_hand, real)?;
+        match conn.method() {
             Method::Dr => self.express_dr(bytes, glance, &conn, way)?,
             Method::Nat => self.express_nat(bytes, glance, &conn, way)?,
             Method::Tun => {
                 let tunnel = self.express_tun(glance, &conn, way, now)?;
-                let start = frame.start().checked_sub(express::OUTER)?;
-                let bytes = chunk.get_mut(start..start + size_of::<Headers4>())?.first_chunk_mut()?;
-                frame.set_packet(start, express::OUTER + express::L3 + glance.ip_len());
+                (rings.headroom(frame) >= express::OUTER).then_some(())?;
+                frame.set_packet(frame.at() - express::OUTER as u64, express::OUTER + express::L3 + glance.ip_len());
+                let bytes = rings.head(frame)?;
                 tally.wrapped += 1;
                 self.wrap_express(bytes, glance, &tunnel, way);
             }
@@ -177,12 +179,11 @@ impl Engine {
         Some(way.port())
     }
 
-    /// The head of the packet in a frame, of whose chunk these are the bytes; unless its checksum may have been left to hardware.
+    /// The head of the packet in a frame; unless its checksum may have been left to hardware.
     #[inline(always)]
-    fn head<'f>(&self, chunk: &'f mut [u8], frame: &Frame, glance: &Glance) -> Option<&'f mut Headers4> {
-        let start = frame.start();
-        let bytes: &mut Headers4 = chunk.get_mut(start..start + size_of::<Headers4>())?.first_chunk_mut()?;
-        let is_whole = !(self.snapshot.may_be_partial() && express::may_be_partial(bytes, glance));
+    fn head<'r>(&self, rings: &'r mut impl Rings, frame: &Frame, glance: &Glance) -> Option<&'r mut Headers4> {
+        let bytes: &mut Headers4 = rings.head(frame)?;
+        let is_whole = !(self.may_be_partial.get() && express::may_be_partial(bytes, glance));
         is_whole.then_some(bytes)
     }
 
@@ -203,8 +204,8 @@ impl Engine {
     /// way, without reading its headers again.
     #[inline(always)]
     pub fn forward_seen(&self, packet: &mut Packet<'_>, candidate: &Candidate, now: Now) -> Verdict {
-        let Candidate { glance, hash, conn } = candidate;
-        let welcomed = if *conn == ConnId::NONE { self.welcome(packet, glance, *hash, now) } else { None };
+        let Candidate { glance, hash, guess } = candidate;
+        let welcomed = if guess.is_none() { self.welcome(packet, glance, *hash, now) } else { None };
         welcomed.unwrap_or_else(|| self.flow_seen(packet, glance, *hash, now)).unwrap_or_else(Verdict::Drop)
     }
 
@@ -222,10 +223,10 @@ impl Engine {
     /// The first packet of a connection that was made for it just now: its state has followed it already.
     #[inline(always)]
     pub(super) fn express_new(&self, packet: &mut Packet<'_>, glance: &Glance, conn: ConnId, now: Now) -> Option<Port> {
-        let quick = self.shared.table.quick(conn)?;
+        let quick = self.shared.table.quick(Guess::of(conn))?;
         let at_hand = self.counters.at_hand(quick.real());
         let way = self.way_at_hand(at_hand, quick.real())?;
-        match Method::from_bits(quick.method_bits())? {
+        match quick.method() {
             Method::Dr => self.express_dr(packet.head_mut()?, glance, &quick, way)?,
             Method::Nat => self.express_nat(packet.head_mut()?, glance, &quick, way)?,
             // A SYN may have its MSS lowered.

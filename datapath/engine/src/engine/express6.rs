@@ -4,13 +4,13 @@
 //! compares it with the long way, too), so that neither waits for what only the other needs.
 
 use super::{Engine, Tally};
-use crate::conn::{ConnId, Quick6};
+use crate::conn::{Guess, Quick6};
 use crate::counters::Way;
-use crate::flow::{Family, FlowHash};
+use crate::flow::{Address, Family, FlowHash};
 use crate::forward::express6::{self, Headers6};
 use crate::hop::Port;
 use crate::real::Method;
-use crate::rings::Frame;
+use crate::rings::{Frame, Rings};
 use crate::time::Now;
 use crate::tunnel::Tunnel;
 use crate::wire::Glance6;
@@ -25,7 +25,7 @@ pub struct Candidate6 {
     glance: Glance6,
     hash: FlowHash,
     /// The connection that is probably its own.
-    conn: ConnId,
+    guess: Guess,
 }
 
 impl Engine {
@@ -35,49 +35,48 @@ impl Engine {
         let glance = Glance6::of_6(frame)?;
         let hash = self.shared.table.hash_of_6(&glance);
         self.shared.table.touch(hash);
-        Some(Candidate6 { glance, hash, conn: ConnId::NONE })
+        Some(Candidate6 { glance, hash, guess: Guess::NONE })
     }
 
     /// Pass 2: whose is it? The entry is then on the way.
     #[inline(always)]
     pub fn guess6(&self, candidate: &mut Candidate6) {
-        candidate.conn = self.shared.table.guess6(candidate.hash);
+        candidate.guess = self.shared.table.guess6(candidate.hash);
     }
 
     /// Pass 3: as [`Engine::express`].
     #[inline(always)]
     pub fn express6(
         &self,
-        chunk: &mut [u8],
+        rings: &mut impl Rings,
         frame: &mut Frame,
         candidate: &Candidate6,
         now: Now,
         tally: &mut Tally,
     ) -> Option<Port> {
         let glance = &candidate.glance;
-        let conn = self.shared.table.quick6(candidate.conn)?;
+        let conn = self.shared.table.quick6(candidate.guess)?;
         conn.is_steady(glance).then_some(())?;
         let from_client = conn.is_clients(glance);
         (from_client || conn.is_servers(glance)).then_some(())?;
-        let start = frame.start();
-        let bytes: &mut Headers6 = chunk.get_mut(start..start + size_of::<Headers6>())?.first_chunk_mut()?;
+        let headroom = rings.headroom(frame);
+        let bytes: &mut Headers6 = rings.head(frame)?;
         let timer = conn.timer();
         let is_fresh = timer.is_fresh(now);
-        if !is_fresh && timer.is_over(now) || self.snapshot.may_be_partial() && express6::may_be_partial(bytes, glance)
-        {
+        if !is_fresh && timer.is_over(now) || self.may_be_partial.get() && express6::may_be_partial(bytes, glance) {
             return None;
         }
         let at_hand = self.counters.at_hand(conn.real());
         let port = if from_client {
             let way = self.way_at_hand(at_hand, conn.real())?;
-            match Method::from_bits(conn.method_bits())? {
+            match conn.method() {
                 Method::Dr => self.express6_dr(bytes, glance, &conn, way)?,
                 Method::Nat => self.express6_nat(bytes, glance, &conn, way)?,
                 Method::Tun => {
-                    let start = start.checked_sub(express6::OUTER)?;
-                    let bytes = chunk.get_mut(start..start + size_of::<Headers6>())?.first_chunk_mut()?;
-                    self.express6_tun(bytes, glance, &conn, way, now)?;
-                    frame.set_packet(start, L3 + express6::OUTER + glance.ip_len());
+                    (headroom >= express6::OUTER).then_some(())?;
+                    let tunnel = self.express6_tun(glance, &conn, way, now)?;
+                    frame.set_packet(frame.at() - express6::OUTER as u64, L3 + express6::OUTER + glance.ip_len());
+                    self.wrap_express6(rings.head(frame)?, glance, tunnel, way);
                 }
                 Method::Bypass => return None,
             }
@@ -116,25 +115,22 @@ impl Engine {
         Some(())
     }
 
-    /// By a tunnel, if it is IP in IP over IPv6 and wide enough; the bytes begin with the room for its header.
+    /// By a tunnel, if it is IP in IP over IPv6 and wide enough: its ends.
     #[inline(always)]
-    fn express6_tun(
-        &self,
-        bytes: &mut Headers6,
-        glance: &Glance6,
-        conn: &Quick6<'_>,
-        way: Way,
-        now: Now,
-    ) -> Option<()> {
+    fn express6_tun(&self, glance: &Glance6, conn: &Quick6<'_>, way: Way, now: Now) -> Option<(Address, Address)> {
         let real = self.shared.arena.get(conn.real());
         let (source, server) = (real.source()?, real.endpoint().address);
         let is_plain = real.tunnel() == Tunnel::Ipip && server.family() == Family::Inet6;
         let (len, mtu) = (glance.ip_len(), if real.has_learned() { real.path_mtu(now) } else { way.mtu() });
         let fits = len + express6::OUTER <= mtu && mtu >= TUNNEL_MTU;
-        (is_plain && fits && conn.is_current()).then_some(())?;
-        express6::wrap(bytes, len, source, server);
+        (is_plain && fits && conn.is_current()).then_some((source, server))
+    }
+
+    /// The same, when nothing speaks against it; the bytes begin with the room for its header.
+    #[inline(always)]
+    fn wrap_express6(&self, bytes: &mut Headers6, glance: &Glance6, (source, server): (Address, Address), way: Way) {
+        express6::wrap(bytes, glance.ip_len(), source, server);
         way.address(express6::macs(bytes));
-        Some(())
     }
 
     /// A real server's answer to its client, by NAT.

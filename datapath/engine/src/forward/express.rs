@@ -167,8 +167,10 @@ fn shifted<const N: usize>(bytes: &[u8; N], at: usize, shift: u16) -> u16 {
 #[inline(always)]
 fn age(bytes: &mut Headers4, l3: usize) {
     bytes[l3 + 8] -= 1;
-    let sum = u32::from(get_u16(bytes, l3 + 10)) + 0x0100;
-    put_u16(bytes, l3 + 10, (sum + u32::from(sum >= 0xffff)) as u16);
+    // In the order of bytes that it has in memory: sums do not depend on that.
+    let sum = u32::from(u16::from_ne_bytes([bytes[l3 + 10], bytes[l3 + 11]])) + u32::from(0x0100_u16.to_be());
+    let sum = (sum + u32::from(sum >= 0xffff)) as u16;
+    bytes[l3 + 10..l3 + 12].copy_from_slice(&sum.to_ne_bytes());
 }
 
 /// A sum of less than 2^40 in 16 bits, with its carries. 16-bit words may stand in it in any place of 16 bits.

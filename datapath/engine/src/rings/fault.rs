@@ -51,7 +51,19 @@ impl<R: Rings> Rings for FaultRings<R> {
         if self.draw(4) == 0 { None } else { self.inner.spare() }
     }
 
-    fn chunk(&mut self, frame: &Frame) -> &mut [u8] {
+    fn packet(&mut self, frame: &Frame) -> &mut [u8] {
+        self.inner.packet(frame)
+    }
+
+    fn head<const N: usize>(&mut self, frame: &Frame) -> Option<&mut [u8; N]> {
+        self.inner.head(frame)
+    }
+
+    fn headroom(&self, frame: &Frame) -> usize {
+        self.inner.headroom(frame)
+    }
+
+    fn chunk(&mut self, frame: &Frame) -> (&mut [u8], usize) {
         self.inner.chunk(frame)
     }
 

@@ -29,8 +29,8 @@ pub struct MemoryRings {
 struct Device {
     /// Packets that wait to be received.
     inbox: VecDeque<Vec<u8>>,
-    /// Frames in the transmit ring: (chunk, start, length).
-    sent: VecDeque<(u32, u32, u32)>,
+    /// Frames in the transmit ring: where the packet starts, and its length.
+    sent: VecDeque<(u64, u32)>,
     /// Size of the transmit ring.
     room: usize,
 }
@@ -48,6 +48,11 @@ impl MemoryRings {
             lent: 0,
             devices: (0..devices).map(|_| device()).collect(),
         }
+    }
+
+    /// The number of the chunk that a packet starts in.
+    fn chunk_of(&self, at: u64) -> u32 {
+        (at / self.chunk_size as u64) as u32
     }
 
     fn device(&mut self, port: Port) -> &mut Device {
@@ -71,10 +76,9 @@ impl MemoryRings {
 
     /// Takes the oldest packet that a device has sent; its frame is free again.
     pub fn take(&mut self, port: Port) -> Option<Vec<u8>> {
-        let (chunk, start, len) = self.device(port).sent.pop_front()?;
-        self.free.push(chunk);
-        let at = chunk as usize * self.chunk_size + start as usize;
-        Some(self.memory[at..at + len as usize].to_vec())
+        let (at, len) = self.device(port).sent.pop_front()?;
+        self.free.push(self.chunk_of(at));
+        Some(self.memory[at as usize..][..len as usize].to_vec())
     }
 
     /// Sets how many frames a device's transmit ring takes.
@@ -101,7 +105,7 @@ impl Rings for MemoryRings {
                 let at = chunk as usize * self.chunk_size + HEADROOM;
                 self.memory[at..at + len].copy_from_slice(&packet[..len]);
                 self.lent += 1;
-                batch.push(Frame::lend(chunk, HEADROOM as u32, len as u32, port));
+                batch.push(Frame::lend(at as u64, len as u32, port));
             }
         }
     }
@@ -109,12 +113,25 @@ impl Rings for MemoryRings {
     fn spare(&mut self) -> Option<Frame> {
         let chunk = self.free.pop()?;
         self.lent += 1;
-        Some(Frame::lend(chunk, HEADROOM as u32, 0, Port::default()))
+        let at = chunk as usize * self.chunk_size + HEADROOM;
+        Some(Frame::lend(at as u64, 0, Port::default()))
     }
 
-    fn chunk(&mut self, frame: &Frame) -> &mut [u8] {
-        let at = frame.chunk() as usize * self.chunk_size;
-        &mut self.memory[at..at + self.chunk_size]
+    fn packet(&mut self, frame: &Frame) -> &mut [u8] {
+        &mut self.memory[frame.at() as usize..][..frame.len()]
+    }
+
+    fn head<const N: usize>(&mut self, frame: &Frame) -> Option<&mut [u8; N]> {
+        self.packet(frame).first_chunk_mut()
+    }
+
+    fn headroom(&self, frame: &Frame) -> usize {
+        frame.at() as usize % self.chunk_size
+    }
+
+    fn chunk(&mut self, frame: &Frame) -> (&mut [u8], usize) {
+        let start = self.headroom(frame);
+        (&mut self.memory[frame.at() as usize - start..][..self.chunk_size], start)
     }
 
     fn transmit(&mut self, port: Port, outbox: &mut Vec<Frame>) -> usize {
@@ -127,7 +144,7 @@ impl Rings for MemoryRings {
 
     fn recycle(&mut self, frame: Frame) {
         self.lent -= 1;
-        self.free.push(frame.give_back().0);
+        self.free.push(self.chunk_of(frame.give_back().0));
     }
 
     fn ledger(&self) -> Ledger {

@@ -1,6 +1,7 @@
 //! Where frames come from and go to: the border of the engine.
 //!
-//! A [`Frame`] is a chunk of frame memory that is ours for the moment. It exists only between
+//! A [`Frame`] is a chunk of frame memory that is ours for the moment, named by where its packet starts, as in AF_XDP. It
+//! exists only between
 //! [`Rings::receive`] or [`Rings::spare`] and [`Rings::transmit`] or [`Rings::recycle`]; it can not be copied, and a lost
 //! one is a bug that a debug build panics at. The [`Ledger`] says where every frame is.
 //!
@@ -14,69 +15,81 @@ use crate::hop::Port;
 
 /// Length and port of no frame.
 const GONE: u64 = u64::MAX;
+/// Bits of a port, and where they begin.
+const PORT: u64 = 0xff << PORT_SHIFT;
+const PORT_SHIFT: u32 = 32;
 
-/// A frame in our hands: which chunk, where the packet is in it, and which device it came from.
+/// A frame in our hands: where the packet is in the frame memory, and which device it came from. It
+/// stands in memory as a descriptor of AF_XDP does.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "a frame must be transmitted or recycled"]
 pub struct Frame {
-    /// Chunk << 32 | start. Two words move in two registers.
-    place: u64,
-    /// Length << 32 | port.
+    /// Where the packet starts in the frame memory.
+    at: u64,
+    /// Port << 32 | length. Two words, so that frames are copied in one go.
     rest: u64,
 }
 
 impl Frame {
     /// A frame that the rings give into the worker's hands. Only implementations of [`Rings`] make frames.
     #[inline]
-    pub fn lend(chunk: u32, start: u32, len: u32, port: Port) -> Self {
-        Frame { place: u64::from(chunk) << 32 | u64::from(start), rest: u64::from(len) << 32 | u64::from(port.0) }
+    pub fn lend(at: u64, len: u32, port: Port) -> Self {
+        Frame { at, rest: u64::from(port.0) << PORT_SHIFT | u64::from(len) }
     }
 
     /// Takes the frame out of a list that is then cleared: what is left behind there is none.
     #[inline(always)]
     pub(crate) fn take(&mut self) -> Self {
-        let taken = Frame { place: self.place, rest: self.rest };
-        self.rest = GONE;
+        let taken = Frame { at: self.at, rest: self.rest };
+        if cfg!(debug_assertions) {
+            self.rest = GONE;
+        }
         taken
     }
 
-    /// Takes the frame apart, when the rings have it back: chunk, start and length of the packet.
+    /// Takes the frame apart, when the rings have it back: where the packet starts in the frame memory, and its length.
     #[inline]
-    pub fn give_back(self) -> (u32, u32, u32) {
-        let parts = ((self.place >> 32) as u32, self.place as u32, (self.rest >> 32) as u32);
+    pub fn give_back(self) -> (u64, u32) {
+        let parts = (self.at, self.rest as u32);
         std::mem::forget(self);
         parts
     }
 
-    /// The number of its chunk.
-    #[inline]
-    pub fn chunk(&self) -> u32 {
-        (self.place >> 32) as u32
+    /// Where the packet starts in the frame memory.
+    #[inline(always)]
+    pub fn at(&self) -> u64 {
+        self.at
     }
 
-    /// Where the packet starts in the chunk.
-    #[inline]
-    pub fn start(&self) -> usize {
-        self.place as u32 as usize
+    /// Length of the packet.
+    #[inline(always)]
+    pub fn len(&self) -> usize {
+        self.rest as u32 as usize
     }
 
-    /// Where the packet ends in the chunk.
+    /// No packet at all?
     #[inline]
-    pub fn end(&self) -> usize {
-        self.start() + (self.rest >> 32) as usize
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
-    /// The device that it came from.
+    /// The device that it came from; or that it leaves by, once [that was told](Frame::leave_by).
     #[inline]
     pub fn port(&self) -> Port {
-        Port(self.rest as u8)
+        Port((self.rest >> PORT_SHIFT) as u8)
+    }
+
+    /// It leaves by this device.
+    #[inline(always)]
+    pub(crate) fn leave_by(&mut self, port: Port) {
+        self.rest = self.rest & !PORT | u64::from(port.0) << PORT_SHIFT;
     }
 
     /// The packet has moved in its chunk.
     #[inline]
-    pub fn set_packet(&mut self, start: usize, len: usize) {
-        self.place = self.place >> 32 << 32 | u64::from(start as u32);
-        self.rest = (len as u64) << 32 | self.rest & 0xff;
+    pub fn set_packet(&mut self, at: u64, len: usize) {
+        self.at = at;
+        self.rest = self.rest & PORT | u64::from(len as u32);
     }
 }
 
@@ -85,8 +98,8 @@ impl Drop for Frame {
         // A leaked frame never comes back: reception dries up, one frame at a time.
         debug_assert!(
             self.rest == GONE || std::thread::panicking(),
-            "frame {} of {:?} was dropped",
-            self.chunk(),
+            "the frame at {} of {:?} was dropped",
+            self.at,
             self.port()
         );
     }
@@ -129,8 +142,17 @@ pub trait Rings {
     /// none; a few are kept from reception for this.
     fn spare(&mut self) -> Option<Frame>;
 
-    /// The chunk of a frame.
-    fn chunk(&mut self, frame: &Frame) -> &mut [u8];
+    /// The packet in a frame.
+    fn packet(&mut self, frame: &Frame) -> &mut [u8];
+
+    /// The first bytes of the packet in a frame; `None` if it has fewer.
+    fn head<const N: usize>(&mut self, frame: &Frame) -> Option<&mut [u8; N]>;
+
+    /// How many bytes of its chunk a frame has before its packet.
+    fn headroom(&self, frame: &Frame) -> usize;
+
+    /// The whole chunk of a frame, and where the packet starts in it.
+    fn chunk(&mut self, frame: &Frame) -> (&mut [u8], usize);
 
     /// Sends frames from the front of the outbox; what does not fit stays in it. Returns how many went.
     fn transmit(&mut self, port: Port, outbox: &mut Vec<Frame>) -> usize;

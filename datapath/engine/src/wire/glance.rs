@@ -26,7 +26,7 @@ const FIXED_6: usize = L4_OF_6 + 20;
 pub struct Glance<Addresses = u64> {
     /// Source and destination address.
     pub addresses: Addresses,
-    /// Source port << 48 | destination port << 32 | length of the IP packet << 16 | protocol << 8 | TCP's flags (of UDP 0).
+    /// Source port << 48 | destination port << 32 | protocol << 24 | TCP's flags (of UDP 0) << 16 | length of the IP packet.
     pub rest: u64,
 }
 
@@ -41,8 +41,9 @@ impl Glance {
         // EtherType, version and length of header; not the type of service. Flags and offset but for DF; TTL above 1.
         let (kind, way) = (be64(fixed, 12), be32(fixed, 20));
         let len = kind >> 16 & 0xffff;
-        let fits = kind >> 40 == 0x08_0045 && way & 0x3fff_0000 == 0 && L3 + len as usize <= frame.len();
-        if !fits || way & 0xfe00 == 0 {
+        // The fragment's bits are the upper ones: without them, what is left is small, and not too small.
+        let alive = 0x0200..0x1_0000;
+        if kind >> 40 != 0x08_0045 || !alive.contains(&(way & 0x3fff_ffff)) || L3 + len as usize > frame.len() {
             return None;
         }
         let rest = payload(fixed, L4, Protocol(way as u8), len, 20)?;
@@ -89,19 +90,19 @@ impl<Addresses> Glance<Addresses> {
     /// Length of the IP packet.
     #[inline(always)]
     pub fn ip_len(&self) -> usize {
-        usize::from((self.rest >> 16) as u16)
+        usize::from(self.rest as u16)
     }
 
-    /// Source port << 48 | destination port << 32 | protocol << 8.
+    /// Ports and protocol, as of a [flow](crate::flow::Flow::ports).
     #[inline(always)]
     pub fn ports(&self) -> u64 {
-        self.rest & 0xffff_ffff_0000_ff00
+        self.rest >> 24
     }
 
     /// TCP or UDP.
     #[inline(always)]
     pub fn protocol(&self) -> Protocol {
-        Protocol((self.rest >> 8) as u8)
+        Protocol((self.rest >> 24) as u8)
     }
 
     /// UDP? It is TCP otherwise.
@@ -113,7 +114,7 @@ impl<Addresses> Glance<Addresses> {
     /// TCP's flags; of UDP none.
     #[inline(always)]
     pub fn tcp(&self) -> TcpFlags {
-        TcpFlags(self.rest as u8)
+        TcpFlags((self.rest >> 16) as u8)
     }
 }
 
@@ -131,7 +132,7 @@ fn payload<const N: usize>(fixed: &[u8; N], l4: usize, protocol: Protocol, len: 
         Protocol::UDP if len >= header + 8 => 0,
         _ => return None,
     };
-    Some(u64::from(be32(fixed, l4)) << 32 | len << 16 | u64::from(protocol.0) << 8 | u64::from(tcp))
+    Some(u64::from(be32(fixed, l4)) << 32 | u64::from(protocol.0) << 24 | u64::from(tcp) << 16 | len)
 }
 
 #[inline(always)]

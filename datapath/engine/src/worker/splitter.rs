@@ -37,9 +37,8 @@ impl Splitter {
         id: u32,
         room: usize,
     ) -> Result<(), (Frame, DropReason)> {
-        let (start, end) = (frame.start(), frame.end());
         self.whole.clear();
-        self.whole.extend_from_slice(&rings.chunk(&frame)[start..end]);
+        self.whole.extend_from_slice(rings.packet(&frame));
         let cut = match Cut::new(&self.whole, mtu.into(), id) {
             Ok(cut) if cut.count() > PIECES => return Err((frame, DropReason::NeedsFragmentation)),
             Ok(cut) if cut.count() > room => return Err((frame, DropReason::TransmitFull)),
@@ -55,10 +54,12 @@ impl Splitter {
                 }
             }
         }
+        let start = rings.headroom(&frame);
         for (index, piece) in std::iter::once(&mut frame).chain(&mut self.pieces).enumerate() {
             // A fragment is shorter than the whole, so it fits where that one stood.
-            let length = cut.write(index, &mut rings.chunk(piece)[start..]).unwrap_or_default();
-            piece.set_packet(start, length);
+            let (chunk, old) = rings.chunk(piece);
+            let length = cut.write(index, &mut chunk[start..]).unwrap_or_default();
+            piece.set_packet(piece.at() - old as u64 + start as u64, length);
         }
         self.pieces.insert(0, frame);
         Ok(())

@@ -14,8 +14,8 @@ use xvs_engine::engine::{Engine, Shared, Sizes, Tally, Verdict};
 use xvs_engine::flow::{Address, Family, HashKey, Protocol};
 use xvs_engine::hop::{HopId, Interface, InterfaceId, Port, Tagging};
 use xvs_engine::real::{Generation, Method, Path, RealId, Settings};
+use xvs_engine::rings::Rings;
 use xvs_engine::rings::memory::{HEADROOM, MemoryRings};
-use xvs_engine::rings::{Frame, Rings};
 use xvs_engine::route::{Route, Routes, Target};
 use xvs_engine::sched::Builtin;
 use xvs_engine::service::{Policy, Service, ServiceKey};
@@ -204,21 +204,23 @@ impl Site {
         assert!(four.is_none() || six.is_none(), "a packet has one family");
         four.iter_mut().for_each(|candidate| engine.guess(std::slice::from_mut(candidate)));
         six.iter_mut().for_each(|candidate| engine.guess6(candidate));
-        let (mut chunk, mut tally) = (vec![0; 4096], Tally::default());
-        chunk[HEADROOM..HEADROOM + frame.len()].copy_from_slice(frame);
-        let mut lent = Frame::lend(0, HEADROOM as u32, frame.len() as u32, CLIENTS);
+        let (mut rings, mut batch, mut tally) = (MemoryRings::new(2, 1, 4096), Vec::new(), Tally::default());
+        rings.put(CLIENTS, frame);
+        rings.replenish();
+        rings.receive(1, &mut batch);
+        let mut lent = batch.pop().unwrap();
         let port = match (four, six) {
-            (Some(candidate), _) => engine.express(&mut chunk, &mut lent, &candidate, self.now, &mut tally),
-            (_, Some(candidate)) => engine.express6(&mut chunk, &mut lent, &candidate, self.now, &mut tally),
+            (Some(candidate), _) => engine.express(&mut rings, &mut lent, &candidate, self.now, &mut tally),
+            (_, Some(candidate)) => engine.express6(&mut rings, &mut lent, &candidate, self.now, &mut tally),
             _ => None,
         };
         engine.settle_tally(tally);
-        let (_, start, len) = lent.give_back();
-        let packet = &chunk[start as usize..(start + len) as usize];
+        let packet = rings.packet(&lent).to_vec();
+        rings.recycle(lent);
         if port.is_none() {
             assert_eq!(packet, frame, "a packet that is left alone is as it was");
         }
-        port.map(|port| (Verdict::Transmit(port), packet.to_vec()))
+        port.map(|port| (Verdict::Transmit(port), packet))
     }
 
     /// The long way.

@@ -171,8 +171,7 @@ fn forward(options: &Options, sides: &[Side], mut rings: XskRings, cpu: usize, c
         counts.idle.fetch_add(u64::from(batch.is_empty()), Ordering::Relaxed);
         for frame in batch.drain(..) {
             let out = 1 - usize::from(frame.port().0);
-            let start = frame.start();
-            let header = &mut rings.chunk(&frame)[start..start + 12];
+            let header = &mut rings.packet(&frame)[..12];
             header[..6].copy_from_slice(&sides[out].to);
             header[6..].copy_from_slice(&sides[out].own);
             if outboxes[out].len() < limit {

@@ -5,7 +5,9 @@
 
 use std::sync::atomic::{Ordering::AcqRel, Ordering::Relaxed, Ordering::Release, fence};
 
-use super::{Conn, FLAGS_SHIFT, Flags, GENERATION_SHIFT, KEY4, LIVE, OWED, TEMPLATE_BIT, tail};
+use super::{
+    Conn, FLAGS_SHIFT, FLOW_SHIFT, Flags, GENERATION_SHIFT, KEY4, LIVE, OWED, SERVER_SHIFT, TEMPLATE_BIT, tail,
+};
 use crate::conn::shift::Shifts;
 use crate::conn::table::{End4, New4, NewConn};
 use crate::conn::timer;
@@ -19,10 +21,8 @@ impl Conn<'_> {
     /// before it is brought to [`life`](Conn::publish).
     pub(in crate::conn) fn prepare(mut self, new: &NewConn, now: Now) -> Self {
         let (client, vip, server) = (new.flow.src, new.flow.dst, new.server);
-        let ports = u64::from(client.port) << 48
-            | u64::from(vip.port) << 32
-            | u64::from(server.port) << 16
-            | u64::from(new.flow.protocol.0) << 8
+        let ports = new.flow.ports() << FLOW_SHIFT
+            | u64::from(server.port) << SERVER_SHIFT
             | if new.status.flags.has(Flags::TEMPLATE) { TEMPLATE_BIT } else { u64::from(new.class & 0x7f) };
         // The words below must not be seen by a reader that still believes in the generation before.
         fence(Release);
@@ -70,10 +70,11 @@ pub(in crate::conn) fn write4(words: &Line, new: &New4, owed: bool, now: Now) ->
     let before = words[KEY4 + tail::CONTROL].load(Relaxed);
     fence(Release);
     words[0].store(new.addresses, Relaxed);
-    words[1].store(new.ports | u64::from(new.server.port) << 16 | u64::from(new.class & 0x7f), Relaxed);
+    let class = u64::from(new.class & 0x7f);
+    words[1].store(new.ports << FLOW_SHIFT | u64::from(new.server.port) << SERVER_SHIFT | class, Relaxed);
     words[2].store(u64::from(new.server.address) << 32 | u64::from(new.real.0), Relaxed);
     if new.status.flags.method() == Method::Nat {
-        let virtual_end = End4 { address: new.addresses as u32, port: (new.ports >> 32) as u16 };
+        let virtual_end = End4 { address: new.addresses as u32, port: (new.ports >> 8) as u16 };
         let shifts = Shifts::between4(virtual_end, new.server);
         words[KEY4 + tail::FREE].store(shifts.0, Relaxed);
     }

@@ -65,7 +65,7 @@ impl New4 {
     /// The words of the answers' flow, of which the table makes [their hash](Table::hash4).
     #[inline(always)]
     pub(crate) fn answers(addresses: u64, ports: u64, server: End4) -> (u64, u64) {
-        let ports = u64::from(server.port) << 48 | ports >> 48 << 32 | ports & 0xffff;
+        let ports = u64::from(server.port) << 24 | ports >> 24 << 8 | ports & 0xff;
         (u64::from(server.address) << 32 | addresses >> 32, ports)
     }
 }

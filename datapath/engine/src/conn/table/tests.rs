@@ -232,8 +232,7 @@ fn sweeps_find_every_expired_connection() {
 
 /// An IPv4 connection by NAT that owes the key of its answers: from the same number always the same.
 fn owing(table: &Table, number: u32) -> (New4, FlowHash, FlowHash) {
-    let (addresses, ports) =
-        (u64::from(number) << 32 | 0xc000_0201, u64::from(number as u16) << 48 | 53 << 32 | 17 << 8);
+    let (addresses, ports) = (u64::from(number) << 32 | 0xc000_0201, u64::from(number as u16) << 24 | 53 << 8 | 17);
     let server = End4 { address: 0xac10_0000 | number, port: 53 };
     let status = Status { state: 0, flags: Flags::new(Method::Nat) };
     let (real, reply_path) = (RealId(number % 7), Path::NoRoute);
@@ -313,6 +312,6 @@ fn ends_and_debts_meet_in_any_order() {
 
 fn flow_of(new: &New4) -> Flow {
     let end = |address: u64, port: u64| Endpoint::new(Address::v4((address as u32).to_be_bytes()), port as u16);
-    let (src, dst) = (end(new.addresses >> 32, new.ports >> 48), end(new.addresses, new.ports >> 32));
+    let (src, dst) = (end(new.addresses >> 32, new.ports >> 24), end(new.addresses, new.ports >> 8));
     Flow { protocol: Protocol::UDP, src, dst }
 }
