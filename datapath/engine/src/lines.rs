@@ -153,26 +153,26 @@ impl<'l> Columns<'l> {
     }
 }
 
-/// Starts to bring what is at the beginning of something into the cache. Nobody waits for it.
+/// Starts to bring what is at an address, which need not be one, into the cache. Nobody waits for it.
 #[inline(always)]
-pub fn prefetch<T>(what: &T) {
+pub fn prefetch<T>(at: *const T) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: the address of something that is there; a prefetch reads and writes nothing that a program could see.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(what).cast()) };
+        // SAFETY: a prefetch reads and writes nothing that a program could see, and fails silently at any address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
-    std::hint::black_box(what);
+    std::hint::black_box(at);
 }
 
-/// The same for what will be written, at an address that need not be one: nobody else has the line then.
+/// The same for what will be written: nobody else has the line then.
 #[inline(always)]
 pub fn prefetch_for_writing<T>(at: *const T) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
-        // SAFETY: a prefetch reads and writes nothing that a program could see, and fails silently at any address.
+        // SAFETY: as for reading.
         unsafe { _mm_prefetch::<_MM_HINT_ET0>(at.cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]

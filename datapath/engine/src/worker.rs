@@ -200,7 +200,7 @@ impl<R: Rings> Worker<R> {
         now: Now,
         tally: &mut Tally,
     ) -> usize {
-        let count = frames.len();
+        let mut count = frames.len();
         for (at, (frame, candidate)) in frames.iter_mut().zip(candidates).enumerate() {
             let port = match self.engine.express(&mut self.rings, frame, candidate, now, tally) {
                 None if candidate.is_none() => self.express_six(frame, others, now, tally),
@@ -208,9 +208,13 @@ impl<R: Rings> Worker<R> {
             };
             match port {
                 Some(port) => frame.leave_by(port),
-                None => return at,
+                None => {
+                    count = at;
+                    break;
+                }
             }
         }
+        tally.count(count);
         count
     }
 

@@ -48,16 +48,22 @@ impl Candidate {
 /// What a batch counts together.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tally {
-    pub(super) inbound: u64,
+    forwarded: u64,
     pub(super) outbound: u64,
-    wrapped: u64,
+    wraps: bool,
 }
 
 impl Tally {
     /// Were packets wrapped? The next ones will need the room before them, too.
     #[inline]
     pub fn has_wrapped(&self) -> bool {
-        self.wrapped > 0
+        self.wraps
+    }
+
+    /// The express lane has forwarded so many.
+    #[inline]
+    pub fn count(&mut self, packets: usize) {
+        self.forwarded += packets as u64;
     }
 }
 
@@ -166,13 +172,12 @@ impl Engine {
                 (rings.headroom(frame) >= express::OUTER).then_some(())?;
                 frame.set_packet(frame.at() - express::OUTER as u64, express::OUTER + express::L3 + glance.ip_len());
                 let bytes = rings.head(frame)?;
-                tally.wrapped += 1;
+                tally.wraps = true;
                 self.wrap_express(bytes, glance, &tunnel, way);
             }
             Method::Bypass => return None,
         }
         at_hand.count_in(glance.ip_len());
-        tally.inbound += 1;
         if !FRESH {
             self.restart_steady(&conn, glance, true, now);
         }
@@ -322,7 +327,7 @@ impl Engine {
     /// The end of a batch: counts what it has counted together, and does what it has put off.
     #[inline]
     pub fn settle_tally(&self, tally: Tally) {
-        self.counters.inbound.add(tally.inbound);
+        self.counters.inbound.add(tally.forwarded - tally.outbound);
         self.counters.outbound.add(tally.outbound);
         self.pay_debts();
     }

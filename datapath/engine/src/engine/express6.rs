@@ -81,7 +81,6 @@ impl Engine {
                 Method::Bypass => return None,
             }
             at_hand.count_in(glance.ip_len());
-            tally.inbound += 1;
             way.port()
         } else {
             let port = self.express6_out(bytes, glance, &conn)?;

@@ -214,6 +214,7 @@ impl Site {
             (_, Some(candidate)) => engine.express6(&mut rings, &mut lent, &candidate, self.now, &mut tally),
             _ => None,
         };
+        tally.count(usize::from(port.is_some()));
         engine.settle_tally(tally);
         let packet = rings.packet(&lent).to_vec();
         rings.recycle(lent);
