@@ -7,11 +7,13 @@
 //! fragment; the ledger adds up; and each packet that was received has been sent, whole or in fragments, counted as
 //! dropped, or is one of those that wait.
 
+mod outboxes;
 mod splitter;
 mod waiting;
 
 use std::vec::Drain;
 
+use self::outboxes::Outboxes;
 use self::splitter::Splitter;
 pub use self::waiting::FRAGMENT_WAIT_MS;
 use self::waiting::Waiting;
@@ -22,10 +24,6 @@ use crate::lines::prefetch_for_writing;
 use crate::rings::{Frame, Rings};
 use crate::time::Now;
 use crate::wire::Packet;
-
-/// Batches that may queue before a full transmit ring; one slow or dead link must not stop the others, so what is
-/// beyond is dropped and counted.
-const OUTBOX_BATCHES: usize = 4;
 
 /// The most that a tunnel's header takes before a packet, within a cache line.
 const HEADER_MAX: usize = 20;
@@ -56,7 +54,7 @@ pub struct Worker<R: Rings> {
     wraps: bool,
     /// Of each that is not, in their order.
     others: Vec<Other>,
-    outboxes: Vec<Vec<Frame>>,
+    outboxes: Outboxes,
     waiting: Waiting,
     splitter: Splitter,
 }
@@ -64,9 +62,8 @@ pub struct Worker<R: Rings> {
 impl<R: Rings> Worker<R> {
     /// A worker that takes at most `batch_size` frames in a breath.
     pub fn new(engine: Engine, rings: R, batch_size: usize) -> Self {
-        let room = batch_size * OUTBOX_BATCHES;
         Worker {
-            outboxes: (0..rings.ports()).map(|_| Vec::with_capacity(room)).collect(),
+            outboxes: Outboxes::new(rings.ports(), batch_size),
             batch: Vec::with_capacity(batch_size),
             candidates: vec![Candidate::NONE; batch_size],
             wraps: false,
@@ -96,7 +93,8 @@ impl<R: Rings> Worker<R> {
         }
         self.reunite(now);
         self.engine.counters().waiting.set(self.waiting.len() as u64);
-        self.transmit();
+        let sent = self.outboxes.transmit(&mut self.rings);
+        self.engine.counters().transmitted.add(sent as u64);
         self.engine.expire(now);
         debug_assert!(self.rings.ledger().is_balanced(), "{:?}", self.rings.ledger());
         received
@@ -319,8 +317,7 @@ impl<R: Rings> Worker<R> {
     /// Cuts a packet and sends the fragments.
     #[cold]
     fn split(&mut self, port: Port, mtu: u16, frame: Frame) {
-        let queued = self.outboxes.get(usize::from(port.0)).map_or(usize::MAX, Vec::len);
-        let room = (self.batch_size * OUTBOX_BATCHES).saturating_sub(queued);
+        let room = self.outboxes.room(port);
         let id = self.engine.next_fragment_id();
         if let Err((frame, reason)) = self.splitter.split(&mut self.rings, frame, mtu, id, room) {
             self.discard(frame, reason);
@@ -333,38 +330,22 @@ impl<R: Rings> Worker<R> {
         self.splitter.pieces = pieces;
     }
 
-    /// Puts a frame into a device's outbox, if that has not grown too long.
+    /// Puts a frame into a device's outbox, if that has room.
     #[inline(always)]
     fn queue(&mut self, port: Port, frame: Frame) {
-        // It was made for so many, and does not grow.
-        match self.outboxes.get_mut(usize::from(port.0)).filter(|outbox| outbox.len() < outbox.capacity()) {
-            Some(outbox) => outbox.push(frame),
-            None => self.discard(frame, DropReason::TransmitFull),
+        if let Err(frame) = self.outboxes.put(port, frame) {
+            self.discard(frame, DropReason::TransmitFull);
         }
     }
 
-    /// The same with several that know by which device they leave, in their order: mostly all by one.
-    #[inline(never)]
+    /// The same with several that know by which device they leave.
+    #[inline(always)]
     fn queue_all(&mut self, frames: &mut [Frame]) {
-        let Some(first) = frames.first().map(Frame::port) else { return };
-        // All are looked at, whatever the first ones say: a loop without a way out takes several at a time.
-        if frames.iter().fold(true, |same, frame| same & (frame.port() == first)) {
-            return self.queue_run(first, frames);
-        }
-        for run in frames.chunk_by_mut(|one, next| one.port() == next.port()) {
-            self.queue_run(run[0].port(), run);
-        }
-    }
-
-    #[inline(never)]
-    fn queue_run(&mut self, port: Port, run: &mut [Frame]) {
-        let outbox = self.outboxes.get_mut(usize::from(port.0));
-        let room = outbox.as_ref().map_or(0, |outbox| outbox.capacity() - outbox.len());
-        let (fit, rest) = run.split_at_mut(room.min(run.len()));
-        if let Some(outbox) = outbox {
-            outbox.extend(fit.iter_mut().map(Frame::take));
-        }
-        rest.iter_mut().for_each(|frame| self.discard(frame.take(), DropReason::TransmitFull));
+        let (engine, rings) = (&self.engine, &mut self.rings);
+        self.outboxes.put_all(frames, |frame| {
+            engine.counters().count_drop(DropReason::TransmitFull);
+            rings.recycle(frame);
+        });
     }
 
     /// Looks again at the frames that wait for a MAC, in their order.
@@ -411,19 +392,9 @@ impl<R: Rings> Worker<R> {
         }
     }
 
-    #[inline]
-    fn transmit(&mut self) {
-        for (port, outbox) in (0..).map(Port).zip(&mut self.outboxes) {
-            if !outbox.is_empty() {
-                let sent = self.rings.transmit(port, outbox);
-                self.engine.counters().transmitted.add(sent as u64);
-            }
-        }
-    }
-
     /// Frames that are ready to leave but wait for room in a ring.
     pub fn backlog(&self) -> usize {
-        self.outboxes.iter().map(Vec::len).sum()
+        self.outboxes.len()
     }
 
     /// Frames that wait for a MAC or for a first fragment.
@@ -433,8 +404,7 @@ impl<R: Rings> Worker<R> {
 
     /// Gives up everything that is on its way, so that the worker can be dropped.
     pub fn finish(&mut self) {
-        let outboxes = self.outboxes.iter_mut().flat_map(|outbox| outbox.drain(..));
-        for frame in outboxes.chain(self.waiting.drain()) {
+        for frame in self.outboxes.drain().chain(self.waiting.drain()) {
             self.engine.counters().count_drop(DropReason::Shutdown);
             self.rings.recycle(frame);
         }

@@ -73,8 +73,9 @@ struct Tunnelled {
     server: u32,
 }
 
-/// The narrowest way that a tunnel may take, in bytes. (None is wider than a packet's length can tell.)
-const TUNNEL_MTU: usize = 128;
+/// The narrowest way that is taken here, in bytes: a tunnel may take none that is narrower. (None is wider than a packet's
+/// length can tell.)
+const LEAST_MTU: usize = 128;
 
 impl Engine {
     /// Pass 1: is the frame one for the express lane? Its bucket is then on the way.
@@ -271,8 +272,11 @@ impl Engine {
     fn express_tun(&self, glance: &Glance, conn: &Quick<'_>, way: Way, now: Now) -> Option<Tunnelled> {
         let real = self.shared.arena.get(conn.real());
         let (source, server) = real.plain_tunnel()?;
-        let (len, mtu) = (glance.ip_len(), if real.has_learned() { real.path_mtu(now) } else { way.mtu() });
-        let fits = len + Tunnel::Ipip.overhead(Family::Inet) <= mtu && mtu >= TUNNEL_MTU;
+        let mtu = match real.has_learned() {
+            true => Some(real.path_mtu(now)).filter(|&mtu| mtu >= LEAST_MTU)?,
+            false => way.mtu(),
+        };
+        let fits = glance.ip_len() + Tunnel::Ipip.overhead(Family::Inet) <= mtu;
         (fits && conn.is_current()).then_some(Tunnelled { source, server })
     }
 
@@ -308,7 +312,8 @@ impl Engine {
     fn look_up_way(&self, at_hand: AtHand<'_>, id: RealId) -> Option<Way> {
         let real = self.shared.arena.get(id);
         let reach = real.reach();
-        let (hop, exit) = if reach.is_available() { self.way_out(reach.path())? } else { return None };
+        (reach.is_available() && real.mtu() >= LEAST_MTU).then_some(())?;
+        let (hop, exit) = self.way_out(reach.path())?;
         let way = Way::new(hop, exit, real.mtu());
         at_hand.note_way(way, self.stamp.get());
         Some(way)

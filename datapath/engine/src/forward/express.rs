@@ -176,7 +176,7 @@ fn age(bytes: &mut Headers4, l3: usize) {
 /// A sum of less than 2^40 in 16 bits, with its carries. 16-bit words may stand in it in any place of 16 bits.
 #[inline(always)]
 fn fold(sum: u64) -> u16 {
-    let sum = (sum >> 16) + (sum & 0xffff);
-    let sum = (sum >> 16) + (sum & 0xffff);
-    ((sum >> 16) + sum) as u16
+    let sum = ((sum >> 16) + (sum & 0xffff)) as u32;
+    // Upper and lower half are added in both orders: the carry of the lower sum is what the upper one still lacks.
+    (sum.wrapping_add(sum.rotate_left(16)) >> 16) as u16
 }

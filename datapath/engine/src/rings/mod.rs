@@ -89,7 +89,7 @@ impl Frame {
     #[inline]
     pub fn set_packet(&mut self, at: u64, len: usize) {
         self.at = at;
-        self.rest = self.rest & PORT | u64::from(len as u32);
+        self.rest = self.rest & !u64::from(u32::MAX) | u64::from(len as u32);
     }
 }
 
