@@ -90,6 +90,8 @@ impl<R: Rings> Worker<R> {
         } else {
             self.inspect();
             self.forward(now);
+            // Sending takes its time: what comes next travels meanwhile.
+            self.rings.look_ahead(self.batch_size);
         }
         self.reunite(now);
         self.engine.counters().waiting.set(self.waiting.len() as u64);

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -145,12 +146,20 @@ impl<T: Copy> Ring<T> {
     /// Consumer side: reads the next `count` slots. No more than [`available`](Ring::available) said there are.
     #[inline]
     pub(super) fn pop(&mut self, count: u32) -> impl Iterator<Item = T> + use<T> {
-        debug_assert!(count <= self.known());
+        let next = self.peek(0..count);
+        self.own = self.own.wrapping_add(count);
+        next
+    }
+
+    /// Consumer side: reads some of the next slots, which stay where they are. None beyond what
+    /// [`available`](Ring::available) said there are.
+    #[inline]
+    pub(super) fn peek(&self, which: Range<u32>) -> impl Iterator<Item = T> + use<T> {
+        debug_assert!(which.end <= self.known());
         let (slots, mask, own) = (self.slots, self.size - 1, self.own);
-        self.own = own.wrapping_add(count);
         // SAFETY: masked, so inside the slots; filled by the kernel, which published them before. They are the kernel's
         // again only when `release` says so.
-        (0..count).map(move |at| unsafe { slots.add((own.wrapping_add(at) & mask) as usize).read_volatile() })
+        which.map(move |at| unsafe { slots.add((own.wrapping_add(at) & mask) as usize).read_volatile() })
     }
 
     /// Consumer side: the kernel may have the slots back.

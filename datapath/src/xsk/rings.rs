@@ -31,6 +31,8 @@ struct Device {
     in_fill: u32,
     /// Chunks in the transmit ring or sent and not yet popped.
     in_tx: u32,
+    /// Of the packets that are next in the receive ring, those that are on their way already.
+    fetched: u32,
     bound: Bound,
 }
 
@@ -56,8 +58,9 @@ pub struct XskRings {
     /// The kernel is asked to look at the rings whether it wants to be or not.
     busy_poll: bool,
     first: usize,
-    /// Packets in the fullest of the receive rings that the last reception looked at anew.
+    /// Packets in the fullest of the receive rings that the last reception looked at anew, or the look ahead to it.
     rx_waiting: Option<u32>,
+    seen_ahead: Option<u32>,
     huge_pages: bool,
     _umem: xsk_rs::umem::Umem,
 }
@@ -95,6 +98,7 @@ impl XskRings {
                 )?,
                 in_fill: 0,
                 in_tx: 0,
+                fetched: 0,
                 bound,
             });
         }
@@ -112,6 +116,7 @@ impl XskRings {
             busy_poll: frames.busy_poll.is_some(),
             first: 0,
             rx_waiting: None,
+            seen_ahead: None,
             huge_pages,
             _umem: umem,
         })
@@ -152,6 +157,12 @@ impl XskRings {
     pub fn has_huge_pages(&self) -> bool {
         self.huge_pages
     }
+}
+
+/// Starts to fetch a packet. Another processor has written it, or the NIC: nobody waits for one packet after the other.
+#[inline(always)]
+fn fetch(base: *mut u8, packet: &libc::xdp_desc) {
+    prefetch_for_writing(base.wrapping_add(packet.addr as usize));
 }
 
 impl Device {
@@ -224,7 +235,7 @@ impl Rings for XskRings {
         let count = self.devices.len();
         // Another device is asked first each time, so that a busy one does not starve the others.
         self.first = (self.first + 1) % count.max(1);
-        self.rx_waiting = None;
+        self.rx_waiting = self.seen_ahead.take();
         for step in 0..count {
             let index = (self.first + step) % count;
             let device = &mut self.devices[index];
@@ -235,9 +246,11 @@ impl Rings for XskRings {
                 self.rx_waiting = self.rx_waiting.max(Some(device.rx.known()));
             }
             let (base, port) = (self.base, Port(index as u8));
-            batch.extend(device.rx.pop(received).map(|packet| {
-                // Another processor has written it, or the NIC: nobody waits for one packet after the other.
-                prefetch_for_writing(base.wrapping_add(packet.addr as usize));
+            let near = device.fetched.min(received);
+            device.fetched -= near;
+            batch.extend(device.rx.pop(near).map(|packet| Frame::lend(packet.addr, packet.len, port)));
+            batch.extend(device.rx.pop(received - near).map(|packet| {
+                fetch(base, &packet);
                 Frame::lend(packet.addr, packet.len, port)
             }));
             if received > 0 {
@@ -245,6 +258,18 @@ impl Rings for XskRings {
                 device.in_fill -= received;
                 self.lent += received;
             }
+        }
+    }
+
+    fn look_ahead(&mut self, room: usize) {
+        for device in &mut self.devices {
+            let known = device.rx.known();
+            let waiting = device.rx.available(room as u32);
+            if known < room as u32 {
+                self.seen_ahead = self.seen_ahead.max(Some(device.rx.known()));
+            }
+            device.rx.peek(device.fetched..waiting).for_each(|packet| fetch(self.base, &packet));
+            device.fetched = device.fetched.max(waiting);
         }
     }
 

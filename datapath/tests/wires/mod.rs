@@ -209,7 +209,10 @@ impl Turner {
         self.check();
     }
 
+    /// Looks ahead first, as a worker does.
     pub(crate) fn transmit(&mut self) -> usize {
+        self.rings.look_ahead(16);
+        self.check();
         let mut sent = 0;
         for (port, outbox) in (0..).map(Port).zip(&mut self.outboxes) {
             let before = outbox.len();

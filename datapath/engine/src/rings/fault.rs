@@ -47,6 +47,10 @@ impl<R: Rings> Rings for FaultRings<R> {
         self.inner.receive(room, batch);
     }
 
+    fn look_ahead(&mut self, room: usize) {
+        self.inner.look_ahead(room);
+    }
+
     fn spare(&mut self) -> Option<Frame> {
         if self.draw(4) == 0 { None } else { self.inner.spare() }
     }

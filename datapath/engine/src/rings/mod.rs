@@ -138,6 +138,12 @@ pub trait Rings {
     /// Receives at most `room` frames, in turn from all devices, and appends them to `batch`.
     fn receive(&mut self, room: usize, batch: &mut Vec<Frame>);
 
+    /// Starts to fetch packets that have arrived, the next `room` of each device, for the reception to come: by then they are
+    /// near. Rings that have nothing to fetch do nothing.
+    fn look_ahead(&mut self, room: usize) {
+        let _ = room;
+    }
+
     /// A free frame for a packet that came in no frame of its own: an empty one, with headroom. `None` if the pool has
     /// none; a few are kept from reception for this.
     fn spare(&mut self) -> Option<Frame>;
