@@ -3,9 +3,9 @@
 //! Invariant: nobody sees the new connection before it lives, and who still believes in the one before notices. IPv4's own
 //! way ([`write4`]) writes what the general one writes.
 
-use std::sync::atomic::{Ordering::AcqRel, Ordering::Relaxed, Ordering::Release, fence};
+use std::sync::atomic::{AtomicU64, Ordering::AcqRel, Ordering::Relaxed, Ordering::Release, fence};
 
-use super::{Conn, FLAGS_SHIFT, Flags, GENERATION_SHIFT, KEY4, LIVE, OWED, TEMPLATE_BIT, tail};
+use super::{BURIAL, Conn, FLAGS_SHIFT, Flags, GENERATION_SHIFT, KEY4, LIVE, OWED, TEMPLATE_BIT, tail};
 use crate::conn::shift::Shifts;
 use crate::conn::table::{End4, New4, NewConn};
 use crate::conn::timer;
@@ -90,10 +90,24 @@ pub(in crate::conn) fn publish4(words: &Line, control: u64) {
     words[KEY4 + tail::CONTROL].store(control, Release);
 }
 
-/// The key that the entry owed is entered, or given up. False if the connection was ended meanwhile: then the entry is the
-/// caller's.
+/// The key that the entry owed is entered. False, and it still owes, if the connection was ended meanwhile: then nobody gives
+/// the entry back before the caller has [let go](let_go) of it.
 #[inline(always)]
 pub(in crate::conn) fn pay4(words: &Line) -> bool {
-    // The bit is there: nobody else takes it away.
-    words[KEY4 + tail::CONTROL].fetch_sub(OWED, AcqRel) & LIVE != 0
+    let control = &words[KEY4 + tail::CONTROL];
+    let mut before = control.load(Relaxed);
+    while before & LIVE != 0 {
+        // The bit is there: nobody else takes it away.
+        match control.compare_exchange_weak(before, before - OWED, AcqRel, Relaxed) {
+            Ok(_) => return true,
+            Err(now) => before = now,
+        }
+    }
+    false
+}
+
+/// One of the two who have to do with an entry that was ended while it owed needs it no more: who owes ([`OWED`]), or who has
+/// ended it ([`BURIAL`]). True for the last one, who gives it back.
+pub(in crate::conn) fn let_go(control: &AtomicU64, claim: u64) -> bool {
+    control.fetch_sub(claim, AcqRel) & (OWED | BURIAL) == claim
 }

@@ -5,14 +5,14 @@
 //! answer, and its bucket has the time to come.
 //!
 //! Invariant: an entry stands in the index before it lives, but for a key that it owes; an entry that owes one is not
-//! given back before the one who owes it has seen that; and whoever did not get all that it needs leaves nothing behind.
+//! given back before the one who owes it has seen that, nor before the one who ended it is done with it; and whoever did not get all that it needs leaves nothing behind.
 //! Not here: whether a connection may be made, and that nobody else makes the same one; the caller sees to both.
 
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::{ConnId, Table};
 use crate::conn::Side;
-use crate::conn::entry::{Conn, Flags, Status, birth};
+use crate::conn::entry::{Conn, Flags, OWED, Status, birth, tail};
 use crate::conn::slab::Slab;
 use crate::flow::{Endpoint, Family, Flow, FlowHash};
 use crate::real::{Method, Path, RealId};
@@ -138,11 +138,14 @@ impl Table {
         entered || !lives
     }
 
-    /// Gives back an entry that was ended while it owed this key.
+    /// Takes out the key of an entry that was ended while it owed it, and gives that back, unless who ended it is not yet done.
     #[cold]
     fn bury_late(&self, id: ConnId, hash: FlowHash) {
         self.index.remove(hash, id.0);
-        self.free(&self.v4.entry(id.0));
+        let conn = self.v4.entry(id.0);
+        if birth::let_go(conn.tail(tail::CONTROL), OWED) {
+            self.free(&conn);
+        }
     }
 
     /// Makes an entry under this hash, and under that of the answers.
