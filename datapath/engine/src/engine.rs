@@ -19,6 +19,7 @@ mod errors;
 mod express;
 mod express6;
 mod fragments;
+mod homeward;
 mod life;
 mod observe;
 mod open;
@@ -40,6 +41,7 @@ use self::debts::Debts;
 use self::errors::Budget;
 pub use self::express::{Candidate, Tally};
 pub use self::express6::Candidate6;
+use self::homeward::Homeward;
 pub(crate) use self::open::request;
 pub use self::shared::{Shared, Sizes};
 pub use self::verdict::{Awaited, Verdict};
@@ -98,6 +100,8 @@ pub struct Engine {
     interface: Cell<u32>,
     /// The last next hop of a client that was asked for.
     last_hop: Cell<Option<((InterfaceId, Address), HopId)>>,
+    /// The way to the last client of the short way.
+    homeward: Homeward,
     /// Keys that connections of this batch owe.
     debts: Debts,
     /// Under which stamp the ways that are at hand hold, in this batch; and how often the snapshot has changed.
@@ -129,6 +133,7 @@ impl Engine {
             worker,
             interface: Cell::new(0),
             last_hop: Cell::new(None),
+            homeward: Homeward::default(),
             debts: Debts::default(),
             stamp: Cell::new(0),
             swaps: 0,

@@ -7,6 +7,8 @@
 //! length that occurs, longest first. Policy routing (rules by source, mark or interface) is not here: the director
 //! mirrors the main table.
 
+use std::ops::RangeInclusive;
+
 use rustc_hash::FxHashMap;
 
 use crate::flow::{Address, Family};
@@ -100,8 +102,16 @@ impl Stretches {
 
     #[inline]
     fn find(&self, address: u32) -> Option<&Target> {
+        self.stretch(address)?.1
+    }
+
+    /// The stretch of an address, and where it is reached.
+    #[inline]
+    fn stretch(&self, address: u32) -> Option<(RangeInclusive<u32>, Option<&Target>)> {
         let after = self.starts.partition_point(|&first| first <= address);
-        self.targets.get(after.checked_sub(1)?)?.as_ref()
+        let at = after.checked_sub(1)?;
+        let last = self.starts.get(after).map_or(u32::MAX, |next| next - 1);
+        Some((*self.starts.get(at)?..=last, self.targets.get(at)?.as_ref()))
     }
 }
 
@@ -140,6 +150,13 @@ impl Routes {
     #[inline]
     pub fn find(&self, address: Address) -> Option<&Target> {
         if address.family() == Family::Inet { self.v4.find(address.low32()) } else { self.find6(address) }
+    }
+
+    /// The same for the bits of an IPv4 address, with the stretch of addresses around it for which it is the same.
+    #[inline]
+    pub(crate) fn stretch4(&self, address: u32) -> Option<(RangeInclusive<u32>, &Target)> {
+        let (stretch, target) = self.v4.stretch(address)?;
+        Some((stretch, target?))
     }
 
     #[inline(never)]
@@ -200,6 +217,17 @@ mod tests {
                 // The longest, and of these the first.
                 let best = fitting.rev().max_by_key(|route| route.length).map(|route| route.target);
                 prop_assert_eq!(table.lookup(address), best, "{}", address);
+                if let Some((stretch, target)) = table.stretch4(address.low32()) {
+                    prop_assert!(stretch.contains(&address.low32()));
+                    prop_assert_eq!(Some(*target), best);
+                    // As far as it goes.
+                    let (first, last) = stretch.into_inner();
+                    prop_assert!([first, last].iter().all(|&end| table.lookup(v4(end)) == best));
+                    let beyond = [first.checked_sub(1), last.checked_add(1)];
+                    prop_assert!(beyond.into_iter().flatten().all(|bits| table.lookup(v4(bits)) != best));
+                } else {
+                    prop_assert_eq!(best, None);
+                }
             }
         }
     }

@@ -16,12 +16,16 @@ use xvs_engine::hop::InterfaceId;
 use xvs_engine::mark::{Marks, Prefix, Rule};
 use xvs_engine::real::{Method, RealId};
 use xvs_engine::rings::memory::HEADROOM;
+use xvs_engine::route::{Route, Routes, Target};
 use xvs_engine::sched::Builtin;
 use xvs_engine::service::{Persistence, Policy, Service, ServiceKey};
+use xvs_engine::snapshot::Snapshot;
 use xvs_engine::wire::Packet;
 
 /// Real servers of each service.
 const SERVERS_EACH: u32 = 3;
+/// Clients' gateways.
+const GATEWAYS: [&str; 2] = ["203.0.113.254", "203.0.113.253"];
 /// Connections that fit.
 const ROOM: u32 = 12;
 
@@ -58,6 +62,22 @@ fn plans() -> impl Strategy<Value = Plan> {
     })
 }
 
+/// Clients behind two gateways, one that is a neighbour, and one that cannot be reached.
+fn routes() -> Routes {
+    let via = |gateway: Option<&str>| {
+        let gateway = gateway.map(address);
+        Target::Via { interface: InterfaceId(0), gateway, mtu: 1500, source: None }
+    };
+    let routes = [
+        ("0.0.0.0", 0, via(Some(GATEWAYS[0]))),
+        ("198.51.100.2", 32, via(Some(GATEWAYS[1]))),
+        ("198.51.100.3", 32, via(None)),
+        ("198.51.100.4", 32, Target::NotServed),
+        ("::", 0, via(Some("2001:db8:f::fe"))),
+    ];
+    Routes::new(routes.map(|(prefix, length, target)| Route { prefix: address(prefix), length, target }))
+}
+
 fn site(plan: &Plan) -> Site {
     let mut site = Site::new(ROOM);
     let at = |protocol, vip: &str| {
@@ -87,7 +107,8 @@ fn site(plan: &Plan) -> Site {
     }
     let destination = Prefix::new(address("192.0.2.9"), 32);
     let rules = vec![Rule { mark: 7, destination, source: None, protocol: None, ports: Vec::new() }];
-    let snapshot = Arc::into_inner(site.snapshot()).unwrap().with_marks(Arc::new(Marks::new(rules)));
+    let snapshot = Snapshot::new(1, &site.services, site.interfaces.clone(), routes());
+    let snapshot = snapshot.with_marks(Arc::new(Marks::new(rules)));
     let _old = site.engine.swap(Arc::new(snapshot));
     site
 }
@@ -101,7 +122,7 @@ enum Event {
     Wait(u32),
     /// A server: its weight, and whether it is in its list.
     Server(u32, i32, bool),
-    /// A server's MAC is known, or not.
+    /// The MAC of a server is known, or not; or that of a gateway, whose numbers are behind theirs.
     Neighbour(u8, bool),
     /// A switch and what it is set to.
     Switch(u8, u32),
@@ -117,6 +138,7 @@ fn events() -> impl Strategy<Value = Event> {
         "198.51.100.2:40002",
         "198.51.100.3:40001",
         "198.51.100.3:20",
+        "198.51.100.4:40001",
         "127.0.0.1:40001",
         "224.0.0.1:40001",
         "192.0.2.1:80",
@@ -143,7 +165,7 @@ fn events() -> impl Strategy<Value = Event> {
         30 => packet,
         2 => prop_oneof![0u32..2000, 0u32..400_000].prop_map(Event::Wait),
         3 => server.prop_map(|(server, weight, is)| Event::Server(server, weight, is)),
-        1 => (1..4u8, any::<bool>()).prop_map(|(server, is)| Event::Neighbour(server, is)),
+        1 => (1..6u8, any::<bool>()).prop_map(|(server, is)| Event::Neighbour(server, is)),
         2 => (0..SWITCHES, 0..3u32).prop_map(|(switch, value)| Event::Switch(switch, value)),
     ]
 }
@@ -183,7 +205,10 @@ fn apply(site: &mut Site, event: &Event, fast: bool) -> Option<(Verdict, Vec<u8>
             }
         }
         Event::Neighbour(server, is) => {
-            let hop = site.shared.hops.find(InterfaceId(1), address(&format!("10.0.0.{server}")));
+            let hop = match server.checked_sub(4) {
+                None => site.shared.hops.find(InterfaceId(1), address(&format!("10.0.0.{server}"))),
+                Some(gateway) => site.shared.hops.find(InterfaceId(0), address(GATEWAYS[usize::from(gateway)])),
+            };
             hop.into_iter().for_each(|hop| match is {
                 true => site.shared.hops.resolve(hop, server_mac(server)),
                 false => site.shared.hops.forget(hop),

@@ -18,11 +18,11 @@ const SLOTS: usize = WORDS - 1;
 /// The bucket's own word: lock, guests, and a byte for each slot.
 const META: usize = SLOTS;
 /// Somebody changes the bucket.
-const LOCK: u64 = 1 << 63;
+const LOCK: u64 = 1 << 56;
 /// One key of this bucket that is in its second one.
-const ABSENT: u64 = 1 << 56;
+const ABSENT: u64 = 1 << 57;
 /// All of them.
-const ABSENTS: u64 = LOCK - ABSENT;
+const ABSENTS: u64 = !(ABSENT - 1);
 /// The lowest bit of each slot's byte.
 const BYTES: u64 = 0x0001_0101_0101_0101;
 /// Bits of a slot that name the connection, plus one, so that an empty slot is 0.
@@ -58,6 +58,7 @@ impl Drop for Locked<'_> {
 }
 
 impl<'a> Locked<'a> {
+    #[inline(always)]
     fn take(bucket: &'a Line) -> Self {
         loop {
             if let Some(locked) = Self::try_take(bucket) {
@@ -67,10 +68,12 @@ impl<'a> Locked<'a> {
         }
     }
 
+    #[inline(always)]
     fn try_take(bucket: &'a Line) -> Option<Self> {
-        let meta = bucket[META].fetch_or(LOCK, Acquire);
-        // Made only if it is ours: what is dropped unlocks.
-        (meta & LOCK == 0).then(|| Locked { bucket, meta: meta | LOCK })
+        // Asked for this bit alone, which is one instruction.
+        let is_ours = bucket[META].fetch_or(LOCK, Acquire) & LOCK == 0;
+        // Made only if it is ours: what is dropped unlocks. Nobody else changes the word now.
+        is_ours.then(|| Locked { bucket, meta: bucket[META].load(Relaxed) })
     }
 
     /// Lookups see the bucket's own word as it is now.
@@ -92,25 +95,29 @@ impl<'a> Locked<'a> {
         None
     }
 
-    fn set_byte(&mut self, slot: usize, byte: u64) {
-        let shift = slot as u32 * 8;
-        self.meta = self.meta & !(0xff << shift) | byte << shift;
-    }
-
     /// Puts a key into a free slot; `false` if there is none.
     fn put(&mut self, value: u64) -> bool {
+        let is_put = self.put_for_later(value);
+        if is_put {
+            self.publish();
+        }
+        is_put
+    }
+
+    /// The same, and lookups see it when the bucket is unlocked.
+    #[inline(always)]
+    fn put_for_later(&mut self, value: u64) -> bool {
         let Some(slot) = self.slot_of(0) else { return false };
-        self.set_byte(slot, value >> BYTE_SHIFT);
-        // The slot last: whoever finds its byte too early finds nothing there.
+        // That of a free slot is 0.
+        self.meta |= value >> BYTE_SHIFT << (slot * 8);
         self.bucket[slot].store(value, Release);
-        self.publish();
         true
     }
 
     /// Clears the slot of a key; `false` if there is none.
     fn clear(&mut self, value: u64) -> bool {
         let Some(slot) = self.slot_of(value) else { return false };
-        self.set_byte(slot, 0);
+        self.meta &= !(0xff << (slot * 8));
         self.bucket[slot].store(0, Release);
         true
     }
@@ -197,7 +204,15 @@ impl Index {
     #[inline]
     pub(super) fn insert(&self, hash: FlowHash, id: u32) -> bool {
         let slot = hash.0 & TAG | (u64::from(id) + 1);
-        Locked::take(self.buckets.wrapped(hash.0 as usize)).put(slot) || self.insert_second(hash, slot)
+        Locked::take(self.buckets.wrapped(hash.0 as usize)).put_for_later(slot) || self.insert_second(hash, slot)
+    }
+
+    /// The same if there is nothing at all under this hash; `false`, and nothing done, if there may be or there is no place.
+    #[inline(always)]
+    pub(super) fn insert_alone(&self, hash: FlowHash, id: u32) -> bool {
+        let slot = hash.0 & TAG | (u64::from(id) + 1);
+        let mut bucket = Locked::take(self.buckets.wrapped(hash.0 as usize));
+        likely(bucket.meta, hash.0) | bucket.meta & ABSENTS == 0 && bucket.put_for_later(slot)
     }
 
     /// The same if the first bucket was full.

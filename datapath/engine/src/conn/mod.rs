@@ -19,7 +19,7 @@ mod timer;
 pub use entry::{Conn, Flags, Status};
 pub use fragment::{Fragments, Owner, PacketKey};
 pub(crate) use quick::{Quick, Quick6};
-pub(crate) use shift::Shift;
+pub(crate) use shift::{Shift, Shifts};
 pub use sweep::Sweep;
 pub use table::{ConnId, Full, NewConn, Table};
 pub(crate) use table::{End4, New4};

@@ -21,24 +21,36 @@ pub(crate) struct Shift {
     pub(crate) payload: u16,
 }
 
+/// What the word of TTL and protocol does to a checksum, whatever it is: !before + after.
+const OLDER: u64 = 0xfeff;
+
 impl Shifts {
     /// When a VIP and port is translated into a server's, and back.
     pub(super) fn between(virtual_end: Endpoint, server: Endpoint) -> Self {
         Self::by_sums((sum(virtual_end.address), virtual_end.port), (sum(server.address), server.port))
     }
 
-    /// The same for IPv4 addresses.
-    #[inline]
-    pub(super) fn between4(virtual_end: End4, server: End4) -> Self {
-        let by_sum = |end: End4| (fold(end.address.into()).into(), end.port);
-        Self::by_sums(by_sum(virtual_end), by_sum(server))
+    /// The same for IPv4 addresses. In fewer steps: what translates back is the complement of what translates.
+    #[inline(always)]
+    pub(crate) fn between4(virtual_end: End4, server: End4) -> Self {
+        // Below 2^33, and 0 only from 255.255.255.255 to 0.0.0.0, which are no ends of a connection.
+        let addresses = u64::from(!virtual_end.address) + u64::from(server.address);
+        let addresses = (addresses >> 32) + (addresses >> 16 & 0xffff) + (addresses & 0xffff);
+        let ports = u64::from(!virtual_end.port) + u64::from(server.port);
+        let payload = fold(addresses + ports);
+        // The word of TTL and protocol counts the same in both directions.
+        let back = 3 * 0xffff - addresses;
+        let ip = |addresses: u64| u64::from(fold(addresses + OLDER).to_be());
+        // Of 0xffff, which is 0, the complement is itself.
+        let complement = if payload == 0xffff { payload } else { !payload };
+        let inbound = ip(addresses) | u64::from(payload.to_be()) << 16;
+        let outbound = ip(back) | u64::from(complement.to_be()) << 16;
+        Shifts(inbound | outbound << 32)
     }
 
     /// By the addresses' words added up, and the ports.
     #[inline(always)]
     fn by_sums((old, virtual_port): (u64, u16), (new, port): (u64, u16)) -> Self {
-        // What the word of TTL and protocol does to a checksum, whatever it is: !before + after.
-        const OLDER: u64 = 0xfeff;
         let shift = |old: u64, new: u64, old_port: u16, new_port: u16| {
             let addresses = (0xffff - old) + new;
             let ports = u64::from(!old_port) + u64::from(new_port);
@@ -94,6 +106,15 @@ mod tests {
     }
 
     proptest! {
+        /// The way in fewer steps comes to the same, but where there is nothing to translate.
+        #[test]
+        fn ipv4_has_the_same_shifts(old in end(true), new in end(true)) {
+            let v4 = |end: Endpoint| End4 { address: end.address.low32(), port: end.port };
+            if old.address.low32() != u32::MAX || new.address.low32() != 0 {
+                prop_assert_eq!(Shifts::between4(v4(old), v4(new)), Shifts::between(old, new));
+            }
+        }
+
         /// What a shift makes of a checksum is what the translated packet's words add up to, whatever the words.
         #[test]
         fn a_shift_is_the_difference((old, new) in any::<bool>().prop_flat_map(|v4| (end(v4), end(v4))), rest: u16) {

@@ -11,11 +11,13 @@ use xvs_sdk::Request;
 
 use super::open::{FTP_DATA, Opening};
 use super::{Bound, Engine, Verdict};
-use crate::conn::{Class, ConnId, End4, Flags, New4, Side, Status};
+use crate::conn::{Class, ConnId, End4, Flags, Full, New4, Shifts, Side, Status};
+use crate::counters::AtHand;
 use crate::drop::DropReason;
-use crate::flow::{Family, FlowHash};
+use crate::flow::{Address, Family, FlowHash};
 use crate::forward::express;
-use crate::real::{Method, Path};
+use crate::hop::Port;
+use crate::real::{Method, Path, RealId};
 use crate::service::{PlainTurn, Service, Terms};
 use crate::time::Now;
 use crate::wire::{Glance, Headers, Packet, TcpFlags};
@@ -38,14 +40,13 @@ impl Engine {
         {
             return None;
         }
-        let flow = Headers::seen(glance).flow;
-        let (client, vip) = (flow.src, flow.dst);
+        let (client, vip) = (Address::v4(glance.source().0.to_be_bytes()), glance.destination());
         // From a VIP comes what may be an answer that crosses the director.
-        if client.port == FTP_DATA || !client.address.is_host() || self.snapshot.is_virtual(client.address) {
+        if glance.source().1 == FTP_DATA || !client.is_host() || self.snapshot.is_virtual(client) {
             return None;
         }
-        let service = self.snapshot.service(&flow)?;
-        if vip.port != service.key.port() && !service.key.is_mark() {
+        let service = self.snapshot.service(&Headers::seen(glance).flow)?;
+        if vip.1 != service.key.port() && !service.key.is_mark() {
             return None;
         }
         // A guess does not find all, and datagrams of what it did not find are not to wait for a lock each.
@@ -62,49 +63,46 @@ impl Engine {
             Some(picked) => picked,
             None => turn.pick(arena, &self.request_of(glance, hash, service, terms, now)),
         };
-        let Some(id) = picked else {
+        let Some(real_id) = picked else {
             return Some(self.without_server(packet, glance, hash, (service, terms, turn), now));
         };
-        let real = arena.get(id);
+        let real = arena.get(real_id);
         let (method, server) = (real.method(), real.endpoint());
         if method != Method::Tun && server.address.family() != Family::Inet {
             return Some(Err(DropReason::Method));
         }
-        self.counters.at_hand(id).count_conn();
-        let port = if server.port == 0 { vip.port } else { server.port };
-        let end = End4 { address: server.address.low32(), port };
-        let (mut answers, mut reply_path) = (FlowHash::default(), Path::NoRoute);
-        let is_nat = method == Method::Nat;
-        if is_nat {
-            let (addresses, ports) = New4::answers(glance.addresses, glance.ports(), end);
+        let at_hand = self.counters.at_hand(real_id);
+        at_hand.count_conn();
+        let server = End4 { address: server.address.low32(), port: if server.port == 0 { vip.1 } else { server.port } };
+        let (mut answers, mut reply_path, mut shifts) = (FlowHash::default(), Path::NoRoute.bits(), None);
+        if method == Method::Nat {
+            let (addresses, ports) = New4::answers(glance.addresses, glance.ports(), server);
             answers = table.hash4(addresses, ports);
             table.touch(answers);
-            reply_path = self.path_to(client.address);
+            reply_path = self.path_home(glance.source().0);
+            shifts = Some(Shifts::between4(End4 { address: vip.0, port: vip.1 }, server));
         }
-        let flags = Flags::new(method);
-        let side = if flags.has(Flags::NO_OUTPUT) { Side::InOnly } else { Side::In };
+        let is_nat = shifts.is_some();
+        let side = if is_nat { Side::In } else { Side::InOnly };
         let step = self.first_step(glance, side);
         let new = New4 {
             addresses: glance.addresses,
             ports: glance.ports(),
-            server: end,
-            real: id,
+            server,
+            real: real_id,
             service: service.number,
-            status: Status { state: step.state, flags: flags.with(Flags::INACTIVE, !step.active) },
+            status: Status { state: step.state, flags: Flags::new(method).with(Flags::INACTIVE, !step.active) },
             timeout_s: self.shared.timeouts.get(Class::from_bits(terms.class()), step.slot),
             reply_path,
+            shifts,
             class: terms.class(),
         };
         let id = match table.insert4(&new, hash, is_nat, now) {
             Ok(id) => id,
-            Err(full) => {
-                // A copy, so that what it is copied from need not be in memory.
-                let again = new;
-                match self.insert_again(full, Family::Inet, move |table| table.insert4(&again, hash, is_nat, now)) {
-                    Ok(id) => id,
-                    Err(reason) => return Some(Err(reason)),
-                }
-            }
+            Err(full) => match self.insert4_again(new, full, hash, is_nat, now) {
+                Ok(id) => id,
+                Err(reason) => return Some(Err(reason)),
+            },
         };
         real.bind_as(step.active);
         drop(turn);
@@ -112,10 +110,45 @@ impl Engine {
             self.owe(id, answers);
         }
         self.counters.opened.add(1);
-        Some(match self.express_new(packet, glance, id, now) {
+        let port = match method {
+            Method::Tun | Method::Bypass => self.express_new(packet, glance, id, now),
+            Method::Nat | Method::Dr => self.send_first(packet, glance, (real_id, at_hand), server, shifts),
+        };
+        Some(match port {
             Some(port) => Ok(Verdict::Transmit(port)),
             None => self.welcomed(packet, glance, id, side, now),
         })
+    }
+
+    /// The same when there was no room. It is given copies, so that what they are copied from need not be in memory.
+    #[cold]
+    #[inline(never)]
+    fn insert4_again(&self, new: New4, full: Full, hash: FlowHash, owed: bool, now: Now) -> Result<ConnId, DropReason> {
+        self.insert_again(full, Family::Inet, |table| table.insert4(&new, hash, owed, now))
+    }
+
+    /// Sends the first packet to its server by NAT or direct routing, as the express lane would; or leaves it alone.
+    #[inline(always)]
+    fn send_first(
+        &self,
+        packet: &mut Packet<'_>,
+        glance: &Glance,
+        (real, at_hand): (RealId, AtHand<'_>),
+        server: End4,
+        shifts: Option<Shifts>,
+    ) -> Option<Port> {
+        let way = self.way_at_hand(at_hand, real)?;
+        let bytes = packet.head_mut()?;
+        let may = glance.ip_len() <= way.mtu() && (shifts.is_none() || express::has_checksum(bytes, glance));
+        may.then_some(())?;
+        match shifts {
+            Some(shifts) => express::nat_in(bytes, glance, server, shifts.inbound()),
+            None => express::pass(bytes),
+        }
+        way.address(express::macs(bytes));
+        at_hand.count_in(glance.ip_len());
+        self.counters.inbound.add(1);
+        Some(way.port())
     }
 
     /// The way of a first packet that has its connection, and is not one for the express lane.

@@ -54,8 +54,9 @@ impl PlainTurn<'_> {
         self.0.pick(arena, request)
     }
 
-    /// The same without a request. None if the scheduler has to be asked with one; it was not asked then.
-    #[inline(always)]
+    /// The same without a request. None if the scheduler has to be asked with one; it was not asked then. A function of its
+    /// own, so that all it needs is in registers.
+    #[inline(never)]
     pub(crate) fn pick_by_servers(&mut self, arena: &Arena) -> Option<Option<RealId>> {
         let Pool { scheduler, members, .. } = &mut *self.0;
         let view = View::new(arena, members);

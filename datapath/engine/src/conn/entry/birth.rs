@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::AcqRel, Ordering::Relaxed, Ordering
 
 use super::{BURIAL, Conn, FLAGS_SHIFT, Flags, GENERATION_SHIFT, KEY4, LIVE, OWED, TEMPLATE_BIT, tail};
 use crate::conn::shift::Shifts;
-use crate::conn::table::{End4, New4, NewConn};
+use crate::conn::table::{New4, NewConn};
 use crate::conn::timer;
 use crate::flow::Family;
 use crate::lines::Line;
@@ -72,13 +72,11 @@ pub(in crate::conn) fn write4(words: &Line, new: &New4, owed: bool, now: Now) ->
     words[0].store(new.addresses, Relaxed);
     words[1].store(new.ports | u64::from(new.server.port) << 16 | u64::from(new.class & 0x7f), Relaxed);
     words[2].store(u64::from(new.server.address) << 32 | u64::from(new.real.0), Relaxed);
-    if new.status.flags.method() == Method::Nat {
-        let virtual_end = End4 { address: new.addresses as u32, port: (new.ports >> 32) as u16 };
-        let shifts = Shifts::between4(virtual_end, new.server);
+    if let Some(shifts) = new.shifts {
         words[KEY4 + tail::FREE].store(shifts.0, Relaxed);
     }
     words[KEY4 + tail::TIME].store(timer::after_one(now, new.timeout_s), Relaxed);
-    words[KEY4 + tail::REPLY].store(u64::from(new.service) << 32 | u64::from(new.reply_path.bits()), Relaxed);
+    words[KEY4 + tail::REPLY].store(u64::from(new.service) << 32 | u64::from(new.reply_path), Relaxed);
     words[KEY4 + tail::LINK].store(Conn::link_to(None), Relaxed);
     let status = u64::from(new.status.flags.0) << FLAGS_SHIFT | u64::from(new.status.state);
     before >> GENERATION_SHIFT << GENERATION_SHIFT | LIVE | if owed { OWED } else { 0 } | status

@@ -13,6 +13,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::{ConnId, Table};
 use crate::conn::Side;
 use crate::conn::entry::{Conn, Flags, OWED, Status, birth, tail};
+use crate::conn::shift::Shifts;
 use crate::conn::slab::Slab;
 use crate::flow::{Endpoint, Family, Flow, FlowHash};
 use crate::real::{Method, Path, RealId};
@@ -56,8 +57,10 @@ pub(crate) struct New4 {
     pub(crate) status: Status,
     /// Seconds that it lives without another packet.
     pub(crate) timeout_s: u32,
-    /// The way of the answers to the client.
-    pub(crate) reply_path: Path,
+    /// The way of the answers to the client, as a [path](Path)'s bits.
+    pub(crate) reply_path: u32,
+    /// What NAT does to its packets' checksums.
+    pub(crate) shifts: Option<Shifts>,
     pub(crate) class: u8,
 }
 
@@ -125,17 +128,22 @@ impl Table {
     /// it; the connection lives without, and the caller ends it.
     #[inline]
     pub(crate) fn enter_answers(&self, id: ConnId, hash: FlowHash) -> bool {
-        if !self.index.lacks(hash) {
-            // Alive or not: as long as it is owed nobody else gets the entry.
-            let conn = self.v4.entry(id.0);
-            self.yield_answers(&Flow { protocol: conn.protocol(), src: conn.server(), dst: conn.client() }, hash);
-        }
-        let entered = self.index.insert(hash, id.0);
+        let entered = self.index.insert_alone(hash, id.0) || self.enter_contested(id, hash);
         let lives = birth::pay4(self.v4.raw(id.0));
         if !lives {
             self.bury_late(id, hash);
         }
         entered || !lives
+    }
+
+    /// The same if there may be something under this hash already, or the bucket is full.
+    #[cold]
+    #[inline(never)]
+    fn enter_contested(&self, id: ConnId, hash: FlowHash) -> bool {
+        // Alive or not: as long as it is owed nobody else gets the entry.
+        let conn = self.v4.entry(id.0);
+        self.yield_answers(&Flow { protocol: conn.protocol(), src: conn.server(), dst: conn.client() }, hash);
+        self.index.insert(hash, id.0)
     }
 
     /// Takes out the key of an entry that was ended while it owed it, and gives that back, unless who ended it is not yet done.

@@ -5,7 +5,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::AtomicI64;
 
-use super::super::{Flags, Status, Sweep};
+use super::super::{Flags, Shifts, Status, Sweep};
 use super::*;
 use crate::flow::{Address, Endpoint, Protocol};
 use crate::real::{Method, Path, RealId};
@@ -236,8 +236,10 @@ fn owing(table: &Table, number: u32) -> (New4, FlowHash, FlowHash) {
         (u64::from(number) << 32 | 0xc000_0201, u64::from(number as u16) << 48 | 53 << 32 | 17 << 8);
     let server = End4 { address: 0xac10_0000 | number, port: 53 };
     let status = Status { state: 0, flags: Flags::new(Method::Nat) };
-    let (real, reply_path) = (RealId(number % 7), Path::NoRoute);
-    let new = New4 { addresses, ports, server, real, service: number, status, timeout_s: 60, reply_path, class: 0 };
+    let (real, reply_path) = (RealId(number % 7), Path::NoRoute.bits());
+    let (shifts, class) = (Some(Shifts::between4(End4 { address: 0xc000_0201, port: 53 }, server)), 0);
+    let new =
+        New4 { addresses, ports, server, real, service: number, status, timeout_s: 60, reply_path, shifts, class };
     let (theirs, their_ports) = New4::answers(addresses, ports, server);
     (new, table.hash4(addresses, ports), table.hash4(theirs, their_ports))
 }
