@@ -203,6 +203,12 @@ impl Index {
     /// Puts a connection under a hash; `false` if there is no place.
     #[inline]
     pub(super) fn insert(&self, hash: FlowHash, id: u32) -> bool {
+        self.insert_inline(hash, id)
+    }
+
+    /// The same as part of its caller.
+    #[inline(always)]
+    pub(super) fn insert_inline(&self, hash: FlowHash, id: u32) -> bool {
         let slot = hash.0 & TAG | (u64::from(id) + 1);
         Locked::take(self.buckets.wrapped(hash.0 as usize)).put_for_later(slot) || self.insert_second(hash, slot)
     }

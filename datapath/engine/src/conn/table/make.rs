@@ -117,7 +117,7 @@ impl Table {
         let entry = self.v4.raw(id);
         let control = birth::write4(entry, new, owed, now);
         // In the same order as any other.
-        if !self.index.insert(hash, id) {
+        if !self.index.insert_inline(hash, id) {
             return self.abandon(&self.v4.entry(id), None);
         }
         birth::publish4(entry, control);
