@@ -20,6 +20,7 @@ mod express;
 mod express6;
 mod fragments;
 mod homeward;
+mod lane;
 mod life;
 mod observe;
 mod open;

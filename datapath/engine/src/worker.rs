@@ -7,6 +7,7 @@
 //! fragment; the ledger adds up; and each packet that was received has been sent, whole or in fragments, counted as
 //! dropped, or is one of those that wait.
 
+mod newcomer;
 mod splitter;
 mod waiting;
 
@@ -204,9 +205,12 @@ impl<R: Rings> Worker<R> {
 
     /// The long way; what is for nowhere was counted.
     #[inline(never)]
-    fn forward_inspected(&mut self, frame: Frame, other: Option<Other>, now: Now) {
+    fn forward_inspected(&mut self, mut frame: Frame, other: Option<Other>, now: Now) {
         let other = match other {
-            Some(Other::Six(_)) => {
+            Some(Other::Six(candidate)) => {
+                if let Some(verdict) = self.welcome6(&mut frame, &candidate, now) {
+                    return self.obey(frame, verdict, now);
+                }
                 let (start, end) = (frame.start(), frame.end());
                 Self::look_through(&self.engine, &self.rings.chunk(&frame)[start..end])
             }

@@ -20,12 +20,27 @@ use xvs_engine::route::{Route, Routes, Target};
 use xvs_engine::sched::Builtin;
 use xvs_engine::service::{Persistence, Policy, Service, ServiceKey};
 use xvs_engine::snapshot::Snapshot;
+use xvs_engine::tunnel::Tunnel;
 use xvs_engine::wire::Packet;
 
 /// Real servers of each service.
 const SERVERS_EACH: u32 = 3;
 /// Clients' gateways.
-const GATEWAYS: [&str; 2] = ["203.0.113.254", "203.0.113.253"];
+const GATEWAYS: [&str; 3] = ["203.0.113.254", "203.0.113.253", "2001:db8:f::fe"];
+/// Next hops: servers, then gateways.
+const NEIGHBOURS: [(u8, &str); 9] = [
+    (1, "10.0.0.1"),
+    (1, "10.0.0.2"),
+    (1, "10.0.0.3"),
+    (1, "fd00::1"),
+    (1, "fd00::2"),
+    (1, "fd00::3"),
+    (0, GATEWAYS[0]),
+    (0, GATEWAYS[1]),
+    (0, GATEWAYS[2]),
+];
+/// Services: four of IPv4, three of IPv6.
+const SERVICES: u32 = 7;
 /// Connections that fit.
 const ROOM: u32 = 12;
 
@@ -37,8 +52,9 @@ struct Plan {
     methods: [Method; SERVERS_EACH as usize],
     /// The server's ports are the clients' own.
     keeps_port: bool,
-    /// The last server is one of IPv6, which only a tunnel reaches.
+    /// The last server is one of the other family, which only a tunnel reaches.
     mixed: bool,
+    tunnel: Tunnel,
     policy: Policy,
 }
 
@@ -53,13 +69,17 @@ fn plans() -> impl Strategy<Value = Plan> {
     let scheduler = prop::sample::select(Builtin::NAMES.to_vec());
     let methods = [method(), method(), method()];
     let odd = || prop::bool::weighted(0.2);
-    (scheduler, methods, odd(), odd(), policy).prop_map(|(scheduler, methods, keeps_port, mixed, policy)| Plan {
-        scheduler,
-        methods,
-        keeps_port,
-        mixed,
-        policy,
-    })
+    let tunnel = prop_oneof![4 => Just(Tunnel::Ipip), 1 => Just(Tunnel::Gre { checksum: false })];
+    (scheduler, methods, odd(), odd(), tunnel, policy).prop_map(
+        |(scheduler, methods, keeps_port, mixed, tunnel, policy)| Plan {
+            scheduler,
+            methods,
+            keeps_port,
+            mixed,
+            tunnel,
+            policy,
+        },
+    )
 }
 
 /// Clients behind two gateways, one that is a neighbour, and one that cannot be reached.
@@ -73,7 +93,9 @@ fn routes() -> Routes {
         ("198.51.100.2", 32, via(Some(GATEWAYS[1]))),
         ("198.51.100.3", 32, via(None)),
         ("198.51.100.4", 32, Target::NotServed),
-        ("::", 0, via(Some("2001:db8:f::fe"))),
+        ("::", 0, via(Some(GATEWAYS[2]))),
+        ("2001:db8:c:0:2::", 80, via(None)),
+        ("2001:db8:d::", 48, Target::NotServed),
     ];
     Routes::new(routes.map(|(prefix, length, target)| Route { prefix: address(prefix), length, target }))
 }
@@ -89,26 +111,34 @@ fn site(plan: &Plan) -> Site {
         at(Protocol::UDP, VIP4),
         at(Protocol::TCP, "192.0.2.1:21"),
         ServiceKey::Mark(7, Family::Inet),
+        at(Protocol::TCP, VIP6),
+        at(Protocol::UDP, VIP6),
+        ServiceKey::Mark(7, Family::Inet6),
     ];
+    assert_eq!(keys.len(), SERVICES as usize);
     for (number, key) in keys.into_iter().enumerate() {
         let (service, scheduler) = (site.services.len(), Builtin::from_name(plan.scheduler).unwrap());
         site.services.push(Arc::new(Service::new(service as u32, key, scheduler, plan.policy)));
         for (server, &method) in (1..=SERVERS_EACH).zip(&plan.methods) {
             let port = if plan.keeps_port { 0 } else { 8000 + number };
-            let endpoint = match plan.mixed && server == SERVERS_EACH {
+            let is_v6 = number >= 4;
+            let endpoint = match (plan.mixed && server == SERVERS_EACH) != is_v6 {
                 true => format!("[fd00::{server}]:{port}"),
                 false => format!("10.0.0.{server}:{port}"),
             };
             site.add_real_with(service, &endpoint, method, |real| {
+                real.tunnel = plan.tunnel;
                 real.weight = server as i32;
                 real.upper = if server == 2 { 3 } else { 0 };
             });
         }
     }
-    let destination = Prefix::new(address("192.0.2.9"), 32);
-    let rules = vec![Rule { mark: 7, destination, source: None, protocol: None, ports: Vec::new() }];
+    let rules = [("192.0.2.9", 32), ("2001:db8::9", 128)].map(|(destination, length)| {
+        let destination = Prefix::new(address(destination), length);
+        Rule { mark: 7, destination, source: None, protocol: None, ports: Vec::new() }
+    });
     let snapshot = Snapshot::new(1, &site.services, site.interfaces.clone(), routes());
-    let snapshot = snapshot.with_marks(Arc::new(Marks::new(rules)));
+    let snapshot = snapshot.with_marks(Arc::new(Marks::new(rules.to_vec())));
     let _old = site.engine.swap(Arc::new(snapshot));
     site
 }
@@ -122,8 +152,8 @@ enum Event {
     Wait(u32),
     /// A server: its weight, and whether it is in its list.
     Server(u32, i32, bool),
-    /// The MAC of a server is known, or not; or that of a gateway, whose numbers are behind theirs.
-    Neighbour(u8, bool),
+    /// The MAC of the next hop of this number is known, or not.
+    Neighbour(usize, bool),
     /// A switch and what it is set to.
     Switch(u8, u32),
 }
@@ -155,17 +185,40 @@ fn events() -> impl Strategy<Value = Event> {
         "192.0.2.77:80",
         "198.51.100.1:40001",
     ]);
+    let from6 = prop::sample::select(vec![
+        "[2001:db8:c::1]:40001",
+        "[2001:db8:c::1]:40002",
+        "[2001:db8:c::2]:40001",
+        "[2001:db8:c::2]:20",
+        "[2001:db8:c:0:2::3]:40001",
+        "[2001:db8:d::4]:40001",
+        "[::1]:40001",
+        "[ff02::1]:40001",
+        "[2001:db8::1]:80",
+        "[2001:db8::9]:443",
+        "[fd00::1]:8004",
+    ]);
+    let to6 = prop::sample::select(vec![
+        VIP6,
+        VIP6,
+        VIP6,
+        "[2001:db8::1]:5000",
+        "[2001:db8::9]:443",
+        "[2001:db8::77]:80",
+        "[2001:db8:c::1]:40001",
+    ]);
+    let ends = prop_oneof![3 => (from, to), 2 => (from6, to6)];
     let flags =
         prop_oneof![8 => Just(SYN), 2 => Just(ACK), 1 => Just(SYN | ACK), 1 => Just(SYN | RST), 1 => any::<u8>()];
     let payload = prop_oneof![6 => 18u16..40, 1 => 1400u16..1470];
-    let packet = (prop::bool::weighted(0.4), from, to, flags, payload)
-        .prop_map(|(udp, from, to, flags, payload)| Event::Packet { udp, from, to, flags, payload });
-    let server = (0..4 * SERVERS_EACH, 0..4i32, prop::bool::weighted(0.8));
+    let packet = (prop::bool::weighted(0.4), ends, flags, payload)
+        .prop_map(|(udp, (from, to), flags, payload)| Event::Packet { udp, from, to, flags, payload });
+    let server = (0..SERVICES * SERVERS_EACH, 0..4i32, prop::bool::weighted(0.8));
     prop_oneof![
         30 => packet,
         2 => prop_oneof![0u32..2000, 0u32..400_000].prop_map(Event::Wait),
         3 => server.prop_map(|(server, weight, is)| Event::Server(server, weight, is)),
-        1 => (1..6u8, any::<bool>()).prop_map(|(server, is)| Event::Neighbour(server, is)),
+        1 => (0..NEIGHBOURS.len(), any::<bool>()).prop_map(|(number, is)| Event::Neighbour(number, is)),
         2 => (0..SWITCHES, 0..3u32).prop_map(|(switch, value)| Event::Switch(switch, value)),
     ]
 }
@@ -204,13 +257,11 @@ fn apply(site: &mut Site, event: &Event, fast: bool) -> Option<(Verdict, Vec<u8>
                 (false, _) => service.remove(arena, id),
             }
         }
-        Event::Neighbour(server, is) => {
-            let hop = match server.checked_sub(4) {
-                None => site.shared.hops.find(InterfaceId(1), address(&format!("10.0.0.{server}"))),
-                Some(gateway) => site.shared.hops.find(InterfaceId(0), address(GATEWAYS[usize::from(gateway)])),
-            };
+        Event::Neighbour(number, is) => {
+            let (interface, neighbour) = NEIGHBOURS[number];
+            let hop = site.shared.hops.find(InterfaceId(interface), address(neighbour));
             hop.into_iter().for_each(|hop| match is {
-                true => site.shared.hops.resolve(hop, server_mac(server)),
+                true => site.shared.hops.resolve(hop, server_mac(number as u8)),
                 false => site.shared.hops.forget(hop),
             });
         }
@@ -240,7 +291,7 @@ fn state(site: &Site) -> impl PartialEq + std::fmt::Debug {
             format!("{:?} {:?} {seen:?} {own:?}", conn.flow(), conn.server())
         })
         .collect();
-    let reals = (0..4 * SERVERS_EACH).map(RealId);
+    let reals = (0..SERVICES * SERVERS_EACH).map(RealId);
     let counters = site.engine.counters();
     let record = |real| (counters.real(real), site.counts(real), site.shared.arena.get(real).is_overloaded());
     let drops: Vec<u64> = DropReason::ALL.iter().map(|&reason| counters.drops(reason)).collect();

@@ -5,7 +5,7 @@
 
 use crate::flow::{Address, Endpoint, Family};
 
-use super::table::End4;
+use super::table::{End4, End6};
 
 /// The shifts of a NAT connection in one word: from the lowest bits on, those of the IP checksum and of TCP's or UDP's for a
 /// client's packets, and the same for a server's. The first ones count the hop as well.
@@ -30,21 +30,32 @@ impl Shifts {
         Self::by_sums((sum(virtual_end.address), virtual_end.port), (sum(server.address), server.port))
     }
 
-    /// The same for IPv4 addresses. In fewer steps: what translates back is the complement of what translates.
+    /// The same for IPv4 addresses, in fewer steps.
     #[inline(always)]
     pub(crate) fn between4(virtual_end: End4, server: End4) -> Self {
-        // Below 2^33, and 0 only from 255.255.255.255 to 0.0.0.0, which are no ends of a connection.
         let addresses = u64::from(!virtual_end.address) + u64::from(server.address);
-        let addresses = (addresses >> 32) + (addresses >> 16 & 0xffff) + (addresses & 0xffff);
-        let ports = u64::from(!virtual_end.port) + u64::from(server.port);
-        let payload = fold(addresses + ports);
-        // The word of TTL and protocol counts the same in both directions.
-        let back = 3 * 0xffff - addresses;
-        let ip = |addresses: u64| u64::from(fold(addresses + OLDER).to_be());
+        Self::by_difference(fold33(addresses), virtual_end.port, server.port)
+    }
+
+    /// The same for IPv6 addresses.
+    #[inline(always)]
+    pub(crate) fn between6(virtual_end: End6, server: End6) -> Self {
+        let halves = |words: [u64; 2]| words.map(|word| (word >> 32) + (word & 0xffff_ffff)).iter().sum::<u64>();
+        let addresses = halves(virtual_end.0.map(|word| !word)) + halves(server.0);
+        Self::by_difference(fold33(addresses), virtual_end.1, server.1)
+    }
+
+    /// By the addresses' difference, a sum of at most 17 bits. It is not 0: that comes of an address of zeros alone, which no
+    /// server has. What translates back is the complement of what translates.
+    #[inline(always)]
+    fn by_difference(addresses: u64, virtual_port: u16, port: u16) -> Self {
+        let payload = fold(addresses + u64::from(!virtual_port) + u64::from(port));
         // Of 0xffff, which is 0, the complement is itself.
         let complement = if payload == 0xffff { payload } else { !payload };
+        // The word of TTL and protocol counts the same in both directions.
+        let ip = |addresses: u64| u64::from(fold(addresses + OLDER).to_be());
         let inbound = ip(addresses) | u64::from(payload.to_be()) << 16;
-        let outbound = ip(back) | u64::from(complement.to_be()) << 16;
+        let outbound = ip(3 * 0xffff - addresses) | u64::from(complement.to_be()) << 16;
         Shifts(inbound | outbound << 32)
     }
 
@@ -84,6 +95,12 @@ fn sum(address: Address) -> u64 {
     fold(words.sum()).into()
 }
 
+/// A sum of a few words of 32 bits, in 17 bits; 0 only of 0.
+#[inline(always)]
+fn fold33(sum: u64) -> u64 {
+    (sum >> 32) + (sum >> 16 & 0xffff) + (sum & 0xffff)
+}
+
 /// A sum in 16 bits, with its carries; 0 only of 0.
 #[inline(always)]
 fn fold(sum: u64) -> u16 {
@@ -106,12 +123,17 @@ mod tests {
     }
 
     proptest! {
-        /// The way in fewer steps comes to the same, but where there is nothing to translate.
+        /// The ways in fewer steps come to the same, for all addresses that a server may have.
         #[test]
-        fn ipv4_has_the_same_shifts(old in end(true), new in end(true)) {
+        fn fewer_steps_come_to_the_same((old, new) in any::<bool>().prop_flat_map(|v4| (end(v4), end(v4)))) {
             let v4 = |end: Endpoint| End4 { address: end.address.low32(), port: end.port };
-            if old.address.low32() != u32::MAX || new.address.low32() != 0 {
-                prop_assert_eq!(Shifts::between4(v4(old), v4(new)), Shifts::between(old, new));
+            let v6 = |end: Endpoint| ([(end.address.bits() >> 64) as u64, end.address.bits() as u64], end.port);
+            let quick = match old.address.family() {
+                Family::Inet => Shifts::between4(v4(old), v4(new)),
+                Family::Inet6 => Shifts::between6(v6(old), v6(new)),
+            };
+            if new.address != Address::v4([0; 4]) {
+                prop_assert_eq!(quick, Shifts::between(old, new));
             }
         }
 

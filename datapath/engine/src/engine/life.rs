@@ -84,7 +84,7 @@ impl Engine {
 
     /// What a client's first packet, a SYN or a datagram, makes of its connection, as [`track`](Engine::track) would.
     #[inline(always)]
-    pub(super) fn first_step(&self, glance: &Glance, side: Side) -> Step {
+    pub(super) fn first_step<A>(&self, glance: &Glance<A>, side: Side) -> Step {
         if glance.is_udp() {
             return Step { state: state::FIRST, active: false, slot: Slot::UDP };
         }

@@ -5,7 +5,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::AtomicI64;
 
-use super::super::{Flags, Shifts, Status, Sweep};
+use super::super::{Flags, Key4, New, Shifts, Status, Sweep};
 use super::*;
 use crate::flow::{Address, Endpoint, Protocol};
 use crate::real::{Method, Path, RealId};
@@ -231,17 +231,16 @@ fn sweeps_find_every_expired_connection() {
 }
 
 /// An IPv4 connection by NAT that owes the key of its answers: from the same number always the same.
-fn owing(table: &Table, number: u32) -> (New4, FlowHash, FlowHash) {
+fn owing(table: &Table, number: u32) -> (New<Key4>, FlowHash, FlowHash) {
     let (addresses, ports) =
         (u64::from(number) << 32 | 0xc000_0201, u64::from(number as u16) << 48 | 53 << 32 | 17 << 8);
     let server = End4 { address: 0xac10_0000 | number, port: 53 };
     let status = Status { state: 0, flags: Flags::new(Method::Nat) };
     let (real, reply_path) = (RealId(number % 7), Path::NoRoute.bits());
     let (shifts, class) = (Some(Shifts::between4(End4 { address: 0xc000_0201, port: 53 }, server)), 0);
-    let new =
-        New4 { addresses, ports, server, real, service: number, status, timeout_s: 60, reply_path, shifts, class };
-    let (theirs, their_ports) = New4::answers(addresses, ports, server);
-    (new, table.hash4(addresses, ports), table.hash4(theirs, their_ports))
+    let key = Key4 { addresses, ports, server };
+    let new = New { key, real, service: number, status, timeout_s: 60, reply_path, shifts, class };
+    (new, table.hash4(addresses, ports), key.answers(table))
 }
 
 /// A connection that owes a key is found by its client's flow, and by its answers once it has paid; the hash of these is
@@ -313,8 +312,8 @@ fn ends_and_debts_meet_in_any_order() {
     );
 }
 
-fn flow_of(new: &New4) -> Flow {
+fn flow_of(new: &New<Key4>) -> Flow {
     let end = |address: u64, port: u64| Endpoint::new(Address::v4((address as u32).to_be_bytes()), port as u16);
-    let (src, dst) = (end(new.addresses >> 32, new.ports >> 48), end(new.addresses, new.ports >> 32));
+    let (src, dst) = (end(new.key.addresses >> 32, new.key.ports >> 48), end(new.key.addresses, new.key.ports >> 32));
     Flow { protocol: Protocol::UDP, src, dst }
 }
