@@ -102,7 +102,8 @@ pub struct Engine {
     /// The last next hop of a client that was asked for.
     last_hop: Cell<Option<((InterfaceId, Address), HopId)>>,
     /// The way to the last client of the short way.
-    homeward: Homeward,
+    homeward: Homeward<u32>,
+    homeward6: Homeward<u128>,
     /// Keys that connections of this batch owe.
     debts: Debts,
     /// Under which stamp the ways that are at hand hold, in this batch; and how often the snapshot has changed.
@@ -135,6 +136,7 @@ impl Engine {
             interface: Cell::new(0),
             last_hop: Cell::new(None),
             homeward: Homeward::default(),
+            homeward6: Homeward::default(),
             debts: Debts::default(),
             stamp: Cell::new(0),
             swaps: 0,

@@ -82,7 +82,7 @@ impl<'a> Locked<'a> {
     }
 
     /// The slot that holds this value; 0 is a free one.
-    #[inline]
+    #[inline(always)]
     fn slot_of(&self, value: u64) -> Option<usize> {
         let mut likely = likely(self.meta, value);
         while likely != 0 {

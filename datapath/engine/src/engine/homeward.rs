@@ -9,44 +9,44 @@
 use std::cell::Cell;
 
 use super::Engine;
-use crate::flow::Address;
 use crate::real::Path;
-use crate::route::Target;
+use crate::route::{Bits, Stretch, Target};
 
 /// What was found.
 #[derive(Debug)]
-pub(super) struct Homeward {
+pub(super) struct Homeward<A: Copy> {
     /// The stamp of the batch. (None is as large.)
     stamp: Cell<u64>,
-    /// The first address of the stretch, how many there are behind it, and the path's bits.
-    found: Cell<(u32, u32, u32)>,
+    stretch: Cell<Stretch<A>>,
+    /// A path's bits.
+    path: Cell<u32>,
 }
 
-impl Default for Homeward {
+impl<A: Copy + Default> Default for Homeward<A> {
     fn default() -> Self {
-        Homeward { stamp: Cell::new(u64::MAX), found: Cell::new((0, 0, 0)) }
+        Homeward { stamp: Cell::new(u64::MAX), stretch: Cell::default(), path: Cell::new(0) }
     }
 }
 
 impl Engine {
-    /// As [`Engine::path_to`], by the bits of an IPv4 client's address, in bits.
+    /// As [`Engine::path_to`], in bits, by the bits of the client's address. What was found is kept there.
     #[inline(always)]
-    pub(super) fn path_home(&self, client: u32) -> u32 {
-        let (first, behind, path) = self.homeward.found.get();
-        let holds = self.homeward.stamp.get() == self.stamp.get() && client.wrapping_sub(first) <= behind;
-        if holds { path } else { self.find_path_home(client) }
+    pub(super) fn path_home<A: Bits>(&self, client: A, known: &Homeward<A>) -> u32 {
+        let holds = known.stamp.get() == self.stamp.get() && known.stretch.get().has(client);
+        if holds { known.path.get() } else { self.find_path_home(client, known) }
     }
 
     #[inline(never)]
-    fn find_path_home(&self, client: u32) -> u32 {
-        let found = self.snapshot.routes().stretch4(client);
-        let path = self.path_by(found.as_ref().map(|(_, target)| *target), Address::v4(client.to_be_bytes()));
+    fn find_path_home<A: Bits>(&self, client: A, known: &Homeward<A>) -> u32 {
+        let found = self.snapshot.routes().stretch(client);
+        let path = self.path_by(found.map(|(_, target)| target), client.address());
         // A neighbour is its own next hop, and of no other address.
         if let (Some((stretch, Target::Via { gateway: Some(_), .. })), Path::Hop(hop)) = (found, path)
             && self.shared.hops.get(hop).mac.is_some()
         {
-            self.homeward.stamp.set(self.stamp.get());
-            self.homeward.found.set((*stretch.start(), stretch.end() - stretch.start(), path.bits()));
+            known.stamp.set(self.stamp.get());
+            known.stretch.set(stretch);
+            known.path.set(path.bits());
         }
         path.bits()
     }

@@ -109,7 +109,7 @@ impl Lane for u64 {
 
     #[inline(always)]
     fn path_home(self, engine: &Engine) -> u32 {
-        engine.path_home((self >> 32) as u32)
+        engine.path_home((self >> 32) as u32, &engine.homeward)
     }
 
     #[inline(always)]
@@ -184,7 +184,7 @@ impl Lane for [u64; 4] {
 
     #[inline(always)]
     fn path_home(self, engine: &Engine) -> u32 {
-        engine.path_to(self.source()).bits()
+        engine.path_home(self.source().bits(), &engine.homeward6)
     }
 
     #[inline(always)]
