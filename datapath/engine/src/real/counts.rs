@@ -42,7 +42,7 @@ impl Real<'_> {
 
     /// There are as many connections as there should be at most, or more.
     #[inline(never)]
-    fn reach_threshold(&self, total: u32) {
+    fn reach_threshold(self, total: u32) {
         let (upper, low) = self.stored_thresholds();
         match self.arena.generation {
             Generation::New if total == upper => self.set_overload(total >= low),

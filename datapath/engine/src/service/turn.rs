@@ -54,11 +54,18 @@ impl PlainTurn<'_> {
         self.0.pick(arena, request)
     }
 
-    /// The same without a request. None if the scheduler has to be asked with one; it was not asked then. A function of its
-    /// own, so that all it needs is in registers.
-    #[inline(never)]
+    /// The same without a request. None if the scheduler has to be asked with one; it was not asked then.
+    #[inline(always)]
     pub(crate) fn pick_by_servers(&mut self, arena: &Arena) -> Option<Option<RealId>> {
-        let Pool { scheduler, members, .. } = &mut *self.0;
+        self.0.pick_by_servers(arena)
+    }
+}
+
+impl Pool {
+    /// A function of its own, so that all it needs is in registers.
+    #[inline(never)]
+    fn pick_by_servers(&mut self, arena: &Arena) -> Option<Option<RealId>> {
+        let Pool { scheduler, members, .. } = self;
         let view = View::new(arena, members);
         let picked = scheduler.pick_by_servers(&view)?;
         Some(picked.filter(|&index| scheduler.accepts(&view, index)).map(|index| members[index]))
