@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use common::packet::*;
 use common::site::*;
@@ -14,14 +14,16 @@ use xvs_engine::engine::{Tally, Verdict};
 use xvs_engine::flow::{Family, Protocol};
 use xvs_engine::hop::InterfaceId;
 use xvs_engine::mark::{Marks, Prefix, Rule};
-use xvs_engine::real::{Method, RealId};
+use xvs_engine::real::{Arena, Method, RealId};
 use xvs_engine::rings::memory::HEADROOM;
 use xvs_engine::route::{Route, Routes, Target};
 use xvs_engine::sched::Builtin;
+use xvs_engine::sched::guest::{Advice, Guest, Opinion, Site as List};
 use xvs_engine::service::{Persistence, Policy, Service, ServiceKey};
 use xvs_engine::snapshot::Snapshot;
 use xvs_engine::tunnel::Tunnel;
 use xvs_engine::wire::Packet;
+use xvs_sdk::{Change, Request};
 
 /// Real servers of each service.
 const SERVERS_EACH: u32 = 3;
@@ -56,6 +58,58 @@ struct Plan {
     mixed: bool,
     tunnel: Tunnel,
     policy: Policy,
+    /// Every second service has a guest, which is active or not.
+    guest: Option<bool>,
+}
+
+/// A guest whose word depends on the request and on how often it was asked, and which remembers all that it was told.
+#[derive(Debug)]
+struct Fickle {
+    is_active: bool,
+    log: Mutex<Vec<String>>,
+    /// The version of the list that it knows, not always the last one; and how often it was asked.
+    known: Mutex<(u64, u32)>,
+}
+
+impl Fickle {
+    fn note(&self, what: String) {
+        self.log.lock().unwrap().push(what);
+    }
+}
+
+impl Guest for Fickle {
+    fn is_active(&self) -> bool {
+        self.is_active
+    }
+    fn advise(&self, _arena: &Arena, request: &Request) -> Opinion {
+        self.note(format!("{request:?}"));
+        let mut known = self.known.lock().unwrap();
+        known.1 += 1;
+        let (version, count) = *known;
+        let (own, listens) = (RealId(request.service * SERVERS_EACH + count % SERVERS_EACH), !count.is_multiple_of(4));
+        let (advice, version) = match count % 7 {
+            0 => (Advice::Native, version),
+            1 => (Advice::Nobody, version),
+            // Another service's, perhaps.
+            2 => (Advice::Real(RealId(count % (SERVICES * SERVERS_EACH))), u64::MAX),
+            _ => (Advice::Real(own), version),
+        };
+        Opinion { advice, version, listens }
+    }
+    fn hear(&self, _arena: &Arena, request: &Request, chosen: Option<RealId>) {
+        self.note(format!("{} {chosen:?}", request.client_port));
+    }
+    fn overruled(&self, request: &Request) {
+        self.note(format!("{} overruled", request.client_port));
+    }
+    fn changed(&self, site: &List<'_>, _change: Change) {
+        if !site.version.is_multiple_of(3) {
+            self.known.lock().unwrap().0 = site.version;
+        }
+    }
+    fn preview(&self, _site: &List<'_>, _request: &Request) -> Advice {
+        Advice::Native
+    }
 }
 
 fn plans() -> impl Strategy<Value = Plan> {
@@ -70,14 +124,16 @@ fn plans() -> impl Strategy<Value = Plan> {
     let methods = [method(), method(), method()];
     let odd = || prop::bool::weighted(0.2);
     let tunnel = prop_oneof![4 => Just(Tunnel::Ipip), 1 => Just(Tunnel::Gre { checksum: false })];
-    (scheduler, methods, odd(), odd(), tunnel, policy).prop_map(
-        |(scheduler, methods, keeps_port, mixed, tunnel, policy)| Plan {
+    let guest = prop_oneof![4 => Just(None), 3 => Just(Some(true)), 1 => Just(Some(false))];
+    (scheduler, methods, odd(), odd(), tunnel, policy, guest).prop_map(
+        |(scheduler, methods, keeps_port, mixed, tunnel, policy, guest)| Plan {
             scheduler,
             methods,
             keeps_port,
             mixed,
             tunnel,
             policy,
+            guest,
         },
     )
 }
@@ -119,6 +175,10 @@ fn site(plan: &Plan) -> Site {
     for (number, key) in keys.into_iter().enumerate() {
         let (service, scheduler) = (site.services.len(), Builtin::from_name(plan.scheduler).unwrap());
         site.services.push(Arc::new(Service::new(service as u32, key, scheduler, plan.policy)));
+        if let Some(is_active) = plan.guest.filter(|_| number % 2 == 0) {
+            let guest = Fickle { is_active, log: Mutex::default(), known: Mutex::default() };
+            assert!(site.services[service].set_guest(Arc::new(guest)));
+        }
         for (server, &method) in (1..=SERVERS_EACH).zip(&plan.methods) {
             let port = if plan.keeps_port { 0 } else { 8000 + number };
             let is_v6 = number >= 4;
@@ -295,7 +355,10 @@ fn state(site: &Site) -> impl PartialEq + std::fmt::Debug {
     let counters = site.engine.counters();
     let record = |real| (counters.real(real), site.counts(real), site.shared.arena.get(real).is_overloaded());
     let drops: Vec<u64> = DropReason::ALL.iter().map(|&reason| counters.drops(reason)).collect();
-    (conns, reals.map(record).collect::<Vec<_>>(), counters.named(), drops, site.shared.hops.take_wanted())
+    // What they print is all that they know.
+    let guests: Vec<_> =
+        site.services.iter().flat_map(|service| service.guest()).map(|guest| format!("{guest:?}")).collect();
+    (guests, conns, reals.map(record).collect::<Vec<_>>(), counters.named(), drops, site.shared.hops.take_wanted())
 }
 
 proptest! {

@@ -1,11 +1,11 @@
 //! The short way for a new connection: what its first packet usually is, at a service of the plain sort.
 //!
-//! Usual is a SYN or a UDP packet that the express lanes did not know; plain is a service without persistence, engine
-//! or guest. The connection is made in one go: looked up once, under the lock of its service; written as its first packet
-//! leaves it, so that nothing is changed afterwards; counted in one step.
+//! Usual is a SYN or a UDP packet that the express lanes did not know; plain is a service without persistence or engine. The
+//! connection is made in one go: looked up once, under the lock of its service (twice, if a guest is asked without that);
+//! written as its first packet leaves it, so that nothing is changed afterwards; counted in one step.
 //!
 //! Invariant: what [`Engine::welcome`] does is what [`Engine::open`] and [`Engine::track`] do (`tests/newcomers.rs` compares
-//! the two), and it does nothing at all where it says none. Until the scheduler is asked it may say so.
+//! the two), and it does nothing at all where it says none. Until a scheduler or a guest is asked it may say so.
 
 use xvs_sdk::Request;
 
@@ -18,10 +18,13 @@ use crate::counters::AtHand;
 use crate::drop::DropReason;
 use crate::flow::{Endpoint, Flow, FlowHash};
 use crate::hop::Port;
-use crate::real::{Method, Path};
+use crate::real::{Method, Path, RealId};
 use crate::service::{PlainTurn, Service, Terms};
 use crate::time::Now;
 use crate::wire::{Glance, Packet, TcpFlags};
+
+/// Who was chosen, if anybody may have the packet; with the right to it, and what the policy says.
+type Picked<'s> = (PlainTurn<'s>, Terms, Option<RealId>);
 
 impl Engine {
     /// Makes the connection of this packet, which has none as far as a guess could tell, and forwards it.
@@ -77,14 +80,22 @@ impl Engine {
             return None;
         }
         self.pressure.set(0); // as without a drop rate it always is: see `drop_under_pressure`
-        let (mut turn, terms) = service.plain_turn()?;
-        // Nobody else can make it now.
-        if terms.one_packet() && glance.is_udp() || !self.is_new(glance, hash) {
-            return None;
-        }
-        let picked = match turn.pick_by_servers(arena) {
-            Some(picked) => picked,
-            None => turn.pick(arena, &self.request_of(glance, hash, service, terms, now)),
+        let (turn, terms, picked) = match service.plain_turn() {
+            Some((mut turn, terms)) => {
+                // Nobody else can make it now.
+                if terms.one_packet() && glance.is_udp() || !self.is_new(glance, hash) {
+                    return None;
+                }
+                let picked = match turn.pick_by_servers(arena) {
+                    Some(picked) => picked,
+                    None => turn.pick(arena, &self.request_of(glance, hash, service, terms, now)),
+                };
+                (turn, terms, picked)
+            }
+            None => match self.be_advised(packet, glance, hash, service, now)? {
+                Ok(picked) => picked,
+                Err(verdict) => return Some(verdict),
+            },
         };
         let Some(id) = picked else {
             return Some(self.without_server(packet, glance, hash, (service, terms, turn), now));
@@ -140,6 +151,55 @@ impl Engine {
             Some(port) => Ok(Verdict::Transmit(port)),
             None => self.welcomed(packet, glance, conn, side, now),
         })
+    }
+
+    /// Has a guest choose. None, and nobody was asked, of another service; an error is what became of the packet, if somebody
+    /// else made its connection while the guest was asked without the lock.
+    #[inline(never)]
+    fn be_advised<'s, A: Lane>(
+        &self,
+        packet: &mut Packet<'_>,
+        glance: &Glance<A>,
+        hash: FlowHash,
+        service: &'s Service,
+        now: Now,
+    ) -> Option<Result<Picked<'s>, Result<Verdict, DropReason>>> {
+        let terms = service.guided_terms()?;
+        if terms.one_packet() && glance.is_udp() || !self.is_new(glance, hash) {
+            return None;
+        }
+        let mut turn = service.turn();
+        // The lock is held if the guest has gone quiet meanwhile: one look more under it, which the long way takes.
+        turn.was_let_go().then_some(())?;
+        let picked = turn.pick(&self.shared.arena, &self.request_of(glance, hash, service, terms, now));
+        let turn = turn.into_plain();
+        // Nobody else need have it, if nobody is there.
+        if picked.is_some()
+            && !self.is_new(glance, hash)
+            && let Some(verdict) = self.was_faster(packet, glance, hash, now)
+        {
+            return Some(Err(verdict));
+        }
+        Some(Ok((turn, terms, picked)))
+    }
+
+    /// What becomes of a packet whose connection another worker has made. None if it is over already.
+    #[cold]
+    #[inline(never)]
+    fn was_faster<A: Lane>(
+        &self,
+        packet: &mut Packet<'_>,
+        glance: &Glance<A>,
+        hash: FlowHash,
+        now: Now,
+    ) -> Option<Result<Verdict, DropReason>> {
+        let headers = match A::headers(packet, glance) {
+            Ok(headers) => headers,
+            Err(reason) => return Some(Err(reason)),
+        };
+        let found = self.shared.table.lookup(&headers.flow, hash);
+        let (conn, side) = found.filter(|found| self.holds(found, &headers, now))?;
+        Some(self.aside(packet, headers, Bound::Conn(conn), side, true, now))
     }
 
     /// Makes the entry when there was no room. It is given copies, so that what they are copied from need not be in memory.
