@@ -418,3 +418,28 @@ fn a_batch_makes_a_connection_once() {
         assert_eq!(site.engine.counters().opened.get(), 2);
     }
 }
+
+/// The same of IPv6: what is no first packet any more is left alone.
+#[test]
+fn a_batch_makes_a_connection_of_ipv6_once() {
+    for method in [Method::Nat, Method::Dr, Method::Tun] {
+        let site = Site::with_service(method, 8080);
+        let frame = from_client(&tcp(CLIENT6, VIP6, SYN).bytes());
+        let mut candidates = [(); 2].map(|()| site.engine.glance6(&frame).expect("it is one of most"));
+        site.engine.begin_batch();
+        candidates.iter_mut().for_each(|candidate| site.engine.guess6(candidate));
+        for (candidate, expected) in candidates.iter().zip([Some(Verdict::Transmit(SERVERS)), None]) {
+            let mut chunk = vec![0; 4096];
+            chunk[HEADROOM..HEADROOM + frame.len()].copy_from_slice(&frame);
+            let mut packet = Packet::new(&mut chunk, HEADROOM, HEADROOM + frame.len()).unwrap();
+            assert_eq!(site.engine.welcome6(&mut packet, candidate, site.now), expected);
+            verify(packet.bytes()).unwrap();
+        }
+        let answer = from_server(1, &tcp("[fd00::1]:8080", CLIENT6, SYN | ACK).bytes());
+        let is_nat = method == Method::Nat;
+        assert_ne!(site.forward_long(&site.engine, &answer).0, Verdict::Transmit(CLIENTS), "nobody can answer yet");
+        site.engine.settle_tally(Tally::default());
+        assert_eq!(site.forward_long(&site.engine, &answer).0 == Verdict::Transmit(CLIENTS), is_nat);
+        assert_eq!((site.shared.table.len(), site.engine.counters().opened.get()), (1, 1));
+    }
+}

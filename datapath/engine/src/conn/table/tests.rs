@@ -5,7 +5,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::AtomicI64;
 
-use super::super::{Flags, Key4, New, Shifts, Status, Sweep};
+use super::super::{Flags, Key4, Key6, New, Shifts, Status, Sweep};
 use super::*;
 use crate::flow::{Address, Endpoint, Protocol};
 use crate::real::{Method, Path, RealId};
@@ -270,22 +270,50 @@ fn what_is_owed_is_paid_or_given_back() {
     assert!(table.insert4(&new, hash, false, NOW).is_ok());
 }
 
-/// Connections are made by two threads, which pay what they owe a little later, and ended by a third as soon as it sees
-/// them: each ends once, and no key and no entry is lost.
+/// The same of IPv6.
+fn owing6(table: &Table, number: u32) -> (New<Key6>, FlowHash, FlowHash) {
+    let (new, ..) = owing(table, number);
+    let (high, ports) = (0x2001_0db8 << 32, new.key.ports);
+    let (addresses, server) = ([high, number.into(), high, 0], ([high, 1 << 32 | u64::from(number)], 53));
+    let key = Key6 { addresses, ports, server };
+    let New { real, service, status, timeout_s, reply_path, class, .. } = new;
+    let shifts = Some(Shifts::between6(([high, 0], 53), server));
+    let new = New { key, real, service, status, timeout_s, reply_path, shifts, class };
+    (new, table.key.hash6(addresses, ports), key.answers(table))
+}
+
+/// Connections of both families are made by two threads, which pay what they owe a little later, and ended by a third as
+/// soon as it sees them: each ends once, and no key and no entry is lost.
 #[test]
 fn ends_and_debts_meet_in_any_order() {
     const ROUNDS: u32 = 300_000;
     let table = Table::new(24, HashKey::from_bytes([5; 32]));
     let (made, ended, left) = (AtomicU32::new(0), AtomicU32::new(0), AtomicU32::new(2));
+    let is_new = |client: Address, vip: Address, ports: u64, hash| {
+        let (src, dst) = (Endpoint::new(client, (ports >> 48) as u16), Endpoint::new(vip, (ports >> 32) as u16));
+        table.lookup(&Flow { protocol: Protocol::UDP, src, dst }, hash).is_none()
+    };
+    let make4 = |number| {
+        let (new, hash, answers) = owing(&table, number);
+        let [client, vip] =
+            [new.key.addresses >> 32, new.key.addresses].map(|bits| Address::v4((bits as u32).to_be_bytes()));
+        let id = is_new(client, vip, new.key.ports, hash).then(|| table.insert4(&new, hash, true, NOW).ok());
+        id.flatten().map(|id| (id, answers))
+    };
+    let make6 = |number| {
+        let (new, hash, answers) = owing6(&table, number);
+        let [a, b, c, d] = new.key.addresses.map(u128::from);
+        let [client, vip] = [a << 64 | b, c << 64 | d].map(Address::from_bits);
+        let id = is_new(client, vip, new.key.ports, hash).then(|| table.insert6(&new, hash, true, NOW).ok());
+        id.flatten().map(|id| (id, answers))
+    };
     let maker = |thread: u32| {
         let mut owed = Vec::new();
         for round in 0..ROUNDS {
-            let (new, hash, answers) = owing(&table, (thread << 16) | (round % 16));
-            if table.lookup(&flow_of(&new), hash).is_none()
-                && let Ok(id) = table.insert4(&new, hash, true, NOW)
-            {
+            let number = thread << 16 | round % 16;
+            if let Some(debt) = if round & 16 == 0 { make4(number) } else { make6(number) } {
                 made.fetch_add(1, Relaxed);
-                owed.push((id, answers));
+                owed.push(debt);
             }
             if owed.len() > 3 {
                 assert!(owed.drain(..).all(|(id, answers)| table.enter_answers(id, answers)));
@@ -303,17 +331,14 @@ fn ends_and_debts_meet_in_any_order() {
             }
         }
     });
-    assert_eq!(made.into_inner(), ended.into_inner());
+    assert_eq!(made.load(Relaxed), ended.into_inner());
     assert!(table.is_empty() && table.index.is_clear());
-    assert!(
-        (0..24).all(|number| table
-            .insert4(&owing(table, number).0, FlowHash(u64::from(number) << 40), false, NOW)
-            .is_ok())
-    );
-}
-
-fn flow_of(new: &New<Key4>) -> Flow {
-    let end = |address: u64, port: u64| Endpoint::new(Address::v4((address as u32).to_be_bytes()), port as u16);
-    let (src, dst) = (end(new.key.addresses >> 32, new.key.ports >> 48), end(new.key.addresses, new.key.ports >> 32));
-    Flow { protocol: Protocol::UDP, src, dst }
+    let take = |number: u32| {
+        let hash = FlowHash(u64::from(number) << 40);
+        match number % 2 {
+            0 => table.insert4(&owing(table, number).0, hash, false, NOW).is_ok(),
+            _ => table.insert6(&owing6(table, number).0, hash, false, NOW).is_ok(),
+        }
+    };
+    assert!((0..24).all(take));
 }
