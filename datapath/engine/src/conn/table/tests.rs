@@ -310,7 +310,7 @@ fn ends_and_debts_meet_in_any_order() {
     let maker = |thread: u32| {
         let mut owed = Vec::new();
         for round in 0..ROUNDS {
-            let number = thread << 16 | round % 16;
+            let number = (thread << 16) | (round % 16);
             if let Some(debt) = if round & 16 == 0 { make4(number) } else { make6(number) } {
                 made.fetch_add(1, Relaxed);
                 owed.push(debt);
