@@ -18,11 +18,11 @@ const SLOTS: usize = WORDS - 1;
 /// The bucket's own word: lock, guests, and a byte for each slot.
 const META: usize = SLOTS;
 /// Somebody changes the bucket.
-const LOCK: u64 = 1 << 56;
+const LOCK: u64 = 1 << 63;
 /// One key of this bucket that is in its second one.
-const ABSENT: u64 = 1 << 57;
+const ABSENT: u64 = 1 << 56;
 /// All of them.
-const ABSENTS: u64 = !(ABSENT - 1);
+const ABSENTS: u64 = LOCK - ABSENT;
 /// The lowest bit of each slot's byte.
 const BYTES: u64 = 0x0001_0101_0101_0101;
 /// Bits of a slot that name the connection, plus one, so that an empty slot is 0.
@@ -70,10 +70,10 @@ impl<'a> Locked<'a> {
 
     #[inline(always)]
     fn try_take(bucket: &'a Line) -> Option<Self> {
-        // Asked for this bit alone, which is one instruction.
-        let is_ours = bucket[META].fetch_or(LOCK, Acquire) & LOCK == 0;
-        // Made only if it is ours: what is dropped unlocks. Nobody else changes the word now.
-        is_ours.then(|| Locked { bucket, meta: bucket[META].load(Relaxed) })
+        // All of the word is asked for, not the bit alone: that would be one instruction, and a slow one.
+        let meta = bucket[META].fetch_or(LOCK, Acquire);
+        // Made only if it is ours: what is dropped unlocks.
+        (meta & LOCK == 0).then(|| Locked { bucket, meta: meta | LOCK })
     }
 
     /// Lookups see the bucket's own word as it is now.
