@@ -26,6 +26,7 @@ mod observe;
 mod open;
 mod outward;
 mod persist;
+mod room;
 mod shared;
 mod tunnel_errors;
 mod verdict;
@@ -44,6 +45,7 @@ pub use self::express::{Candidate, Tally};
 pub use self::express6::Candidate6;
 use self::homeward::Homeward;
 pub(crate) use self::open::request;
+use self::room::Room;
 pub use self::shared::{Shared, Sizes};
 pub use self::verdict::{Awaited, Verdict};
 use self::wrap::{room_to, way_to};
@@ -106,6 +108,8 @@ pub struct Engine {
     homeward6: Homeward<u128>,
     /// Keys that connections of this batch owe.
     debts: Debts,
+    /// Room for new connections of this batch.
+    room: Room,
     /// Under which stamp the ways that are at hand hold, in this batch; and how often the snapshot has changed.
     stamp: Cell<u64>,
     swaps: u64,
@@ -138,6 +142,7 @@ impl Engine {
             homeward: Homeward::default(),
             homeward6: Homeward::default(),
             debts: Debts::default(),
+            room: Room::default(),
             stamp: Cell::new(0),
             swaps: 0,
             pressure: Cell::new(0),

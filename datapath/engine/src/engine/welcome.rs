@@ -129,7 +129,8 @@ impl Engine {
             shifts,
             class: terms.class(),
         };
-        let conn = match A::insert(table, &new, hash, is_nat, now) {
+        let made = if self.has_room() { A::insert(table, &new, hash, is_nat, now) } else { Err(Full::Entries) };
+        let conn = match made {
             Ok(conn) => conn,
             Err(full) => match self.welcome_again::<A>(new, full, hash, is_nat, now) {
                 Ok(conn) => conn,
@@ -213,7 +214,10 @@ impl Engine {
         owed: bool,
         now: Now,
     ) -> Result<ConnId, DropReason> {
-        self.insert_again(full, A::FAMILY, |table| A::insert(table, &new, hash, owed, now))
+        self.insert_again(full, A::FAMILY, |table| match table.count(1) {
+            true => A::insert(table, &new, hash, owed, now),
+            false => Err(Full::Entries),
+        })
     }
 
     /// Sends the first packet to its server by NAT or direct routing, as the express lane would; or leaves it alone.

@@ -95,14 +95,33 @@ impl Table {
 
     /// Takes a free entry, and counts it.
     #[inline(always)]
-    pub(super) fn reserve(&self, slab: &Slab) -> Result<u32, Full> {
-        if self.live.fetch_add(1, Relaxed) < self.capacity
-            && let Some(index) = slab.take()
-        {
-            return Ok(index);
+    fn reserve(&self, slab: &Slab) -> Result<u32, Full> {
+        if self.count(1) { self.reserve_counted(slab) } else { Err(Full::Entries) }
+    }
+
+    /// Takes a free entry that was counted, or counts it no more.
+    #[inline(always)]
+    pub(super) fn reserve_counted(&self, slab: &Slab) -> Result<u32, Full> {
+        slab.take().ok_or_else(|| {
+            self.uncount(1);
+            Full::Entries
+        })
+    }
+
+    /// Counts so many entries that will be made; false, and nothing done, if there is no room for all of them.
+    #[inline(always)]
+    pub(crate) fn count(&self, count: u32) -> bool {
+        let fits = self.live.fetch_add(count, Relaxed) + count <= self.capacity;
+        if !fits {
+            self.uncount(count);
         }
-        self.live.fetch_sub(1, Relaxed);
-        Err(Full::Entries)
+        fits
+    }
+
+    /// Counts so many less, which were not made.
+    #[inline]
+    pub(crate) fn uncount(&self, count: u32) {
+        self.live.fetch_sub(count, Relaxed);
     }
 
     /// Takes back an entry for which there was no room under all of its hashes.

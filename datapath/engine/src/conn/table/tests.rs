@@ -249,6 +249,7 @@ fn owing(table: &Table, number: u32) -> (New<Key4>, FlowHash, FlowHash) {
 fn what_is_owed_is_paid_or_given_back() {
     let table = Table::new(1, HashKey::from_bytes([3; 32]));
     let (new, hash, answers) = owing(&table, 77);
+    assert!(table.count(1));
     let id = table.insert4(&new, hash, true, NOW).unwrap();
     let conn = table.get(id).unwrap();
     let reply = Flow { protocol: conn.protocol(), src: conn.server(), dst: conn.client() };
@@ -259,15 +260,16 @@ fn what_is_owed_is_paid_or_given_back() {
     assert!(table.remove(&mut table.get(id).unwrap()));
     assert!(table.is_empty() && table.index.is_clear());
 
+    assert!(table.count(1));
     let id = table.insert4(&new, hash, true, NOW).unwrap();
     let mut conn = table.get(id).unwrap();
     conn.update(|status| Status { state: 1, ..status });
     assert!(table.remove(&mut conn) && !table.remove(&mut conn));
     assert!(table.get(id).is_none() && lookup(&table, &conn.flow()).is_none());
-    assert!(table.insert4(&new, hash, true, NOW).is_err(), "its entry is not free yet");
+    assert!(!table.count(1), "its entry is not free yet");
     assert!(table.enter_answers(id, answers), "nobody has to end it");
     assert!(table.is_empty() && table.index.is_clear());
-    assert!(table.insert4(&new, hash, false, NOW).is_ok());
+    assert!(table.count(1) && table.insert4(&new, hash, false, NOW).is_ok());
 }
 
 /// The same of IPv6.
@@ -280,6 +282,11 @@ fn owing6(table: &Table, number: u32) -> (New<Key6>, FlowHash, FlowHash) {
     let shifts = Some(Shifts::between6(([high, 0], 53), server));
     let new = New { key, real, service, status, timeout_s, reply_path, shifts, class };
     (new, table.key.hash6(addresses, ports), key.answers(table))
+}
+
+/// The table, if there is room for a connection more.
+fn counted(table: &Table) -> Option<&Table> {
+    table.count(1).then_some(table)
 }
 
 /// Connections of both families are made by two threads, which pay what they owe a little later, and ended by a third as
@@ -297,14 +304,14 @@ fn ends_and_debts_meet_in_any_order() {
         let (new, hash, answers) = owing(&table, number);
         let [client, vip] =
             [new.key.addresses >> 32, new.key.addresses].map(|bits| Address::v4((bits as u32).to_be_bytes()));
-        let id = is_new(client, vip, new.key.ports, hash).then(|| table.insert4(&new, hash, true, NOW).ok());
+        let id = is_new(client, vip, new.key.ports, hash).then(|| counted(&table)?.insert4(&new, hash, true, NOW).ok());
         id.flatten().map(|id| (id, answers))
     };
     let make6 = |number| {
         let (new, hash, answers) = owing6(&table, number);
         let [a, b, c, d] = new.key.addresses.map(u128::from);
         let [client, vip] = [a << 64 | b, c << 64 | d].map(Address::from_bits);
-        let id = is_new(client, vip, new.key.ports, hash).then(|| table.insert6(&new, hash, true, NOW).ok());
+        let id = is_new(client, vip, new.key.ports, hash).then(|| counted(&table)?.insert6(&new, hash, true, NOW).ok());
         id.flatten().map(|id| (id, answers))
     };
     let maker = |thread: u32| {
@@ -335,6 +342,7 @@ fn ends_and_debts_meet_in_any_order() {
     assert!(table.is_empty() && table.index.is_clear());
     let take = |number: u32| {
         let hash = FlowHash(u64::from(number) << 40);
+        assert!(table.count(1));
         match number % 2 {
             0 => table.insert4(&owing(table, number).0, hash, false, NOW).is_ok(),
             _ => table.insert6(&owing6(table, number).0, hash, false, NOW).is_ok(),
