@@ -19,11 +19,14 @@ mod errors;
 mod express;
 mod express6;
 mod fragments;
+mod homeward;
+mod lane;
 mod life;
 mod observe;
 mod open;
 mod outward;
 mod persist;
+mod room;
 mod shared;
 mod tunnel_errors;
 mod verdict;
@@ -40,7 +43,9 @@ use self::debts::Debts;
 use self::errors::Budget;
 pub use self::express::{Candidate, Tally};
 pub use self::express6::Candidate6;
+use self::homeward::Homeward;
 pub(crate) use self::open::request;
+use self::room::Room;
 pub use self::shared::{Shared, Sizes};
 pub use self::verdict::{Awaited, Verdict};
 use self::wrap::{room_to, way_to};
@@ -98,8 +103,13 @@ pub struct Engine {
     interface: Cell<u32>,
     /// The last next hop of a client that was asked for.
     last_hop: Cell<Option<((InterfaceId, Address), HopId)>>,
+    /// The way to the last client of the short way.
+    homeward: Homeward<u32>,
+    homeward6: Homeward<u128>,
     /// Keys that connections of this batch owe.
     debts: Debts,
+    /// Room for new connections of this batch.
+    room: Room,
     /// Under which stamp the ways that are at hand hold, in this batch; and how often the snapshot has changed.
     stamp: Cell<u64>,
     swaps: u64,
@@ -131,7 +141,10 @@ impl Engine {
             worker,
             interface: Cell::new(0),
             last_hop: Cell::new(None),
+            homeward: Homeward::default(),
+            homeward6: Homeward::default(),
             debts: Debts::default(),
+            room: Room::default(),
             stamp: Cell::new(0),
             swaps: 0,
             may_be_partial: Cell::new(true),

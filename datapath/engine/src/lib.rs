@@ -13,7 +13,8 @@
 //!   Engine::guess        (each batch)  conn::Table::guesser
 //!   Engine::express      (each frame)  packets of known connections that nothing special happens to: nearly all (IPv6's
 //!                                      lane: glance6, guess6, express6)
-//!     Engine::welcome                  or the first packet of a new one: service -> scheduler -> conn::Table::insert4
+//!     Engine::welcome                  or the first packet of a new one: service -> scheduler -> conn::Table::insert4 (IPv6's:
+//!                                      welcome6, insert6)
 //!   Engine::settle_tally               what the batch has counted together, and keys that its connections owe
 //! ```
 //!

@@ -303,6 +303,7 @@ impl Real<'_> {
     }
 
     /// Upper and lower threshold as set.
+    #[inline]
     pub fn thresholds(&self) -> (u32, u32) {
         let word = self.words[word::THRESHOLDS].load(Relaxed);
         ((word >> 32) as u32, word as u32)

@@ -71,11 +71,13 @@ impl Snapshot {
     #[inline(always)]
     pub fn service(&self, flow: &Flow) -> Option<&Arc<Service>> {
         let exact = self.services.get(key_of(flow, flow.dst.port));
-        if exact.is_some() && !self.services.has_marked() { exact } else { self.service_in_order(flow) }
+        if exact.is_some() && !self.services.has_marked() { exact } else { self.service_in_order(*flow) }
     }
 
+    /// It is given a copy, so that the flow need not be in memory where this is not asked.
     #[inline(never)]
-    fn service_in_order(&self, flow: &Flow) -> Option<&Arc<Service>> {
+    fn service_in_order(&self, flow: Flow) -> Option<&Arc<Service>> {
+        let flow = &flow;
         let port = flow.dst.port;
         let services = &self.services;
         let at = |port| services.get(key_of(flow, port));

@@ -7,6 +7,7 @@
 //! fragment; the ledger adds up; and each packet that was received has been sent, whole or in fragments, counted as
 //! dropped, or is one of those that wait.
 
+mod newcomer;
 mod outboxes;
 mod splitter;
 mod waiting;
@@ -244,9 +245,14 @@ impl<R: Rings> Worker<R> {
 
     /// The long way, for a packet that did not; what is for nowhere was counted.
     #[inline(never)]
-    fn forward_other(&mut self, frame: Frame, other: Option<Other>, now: Now) {
+    fn forward_other(&mut self, mut frame: Frame, other: Option<Other>, now: Now) {
         let other = match other {
-            Some(Other::Six(_)) => Self::look_through(&self.engine, self.rings.packet(&frame)),
+            Some(Other::Six(candidate)) => {
+                if let Some(verdict) = self.welcome6(&mut frame, &candidate, now) {
+                    return self.obey(frame, verdict, now);
+                }
+                Self::look_through(&self.engine, self.rings.packet(&frame))
+            }
             other => other.unwrap_or(Other::Dropped),
         };
         match other {

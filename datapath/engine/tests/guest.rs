@@ -189,11 +189,13 @@ fn it_hears_of_every_change() {
 #[test]
 fn two_workers_at_once_make_one_connection_and_one_template() {
     let persistence = Persistence { timeout_s: 60, mask: u128::MAX };
-    for (policy, ports) in [
+    let by_both_ways = |(policy, ports)| [(policy, ports, true), (policy, ports, false)];
+    let cases = [
         (Policy::default(), [1, 1]),
         (Policy { persistence: Some(persistence), ..Policy::default() }, [1, 1]),
         (Policy { persistence: Some(persistence), ..Policy::default() }, [1, 2]),
-    ] {
+    ];
+    for (policy, ports, fast) in cases.into_iter().flat_map(by_both_ways) {
         // Both must have asked before either is answered.
         let parrot = Parrot::new(Advice::Native, Some(Barrier::new(2)));
         let mut site = site(&parrot, policy);
@@ -205,9 +207,13 @@ fn two_workers_at_once_make_one_connection_and_one_template() {
                 scope.spawn(move || {
                     let mut chunk = [0u8; 512];
                     chunk[256..256 + frame.len()].copy_from_slice(&frame);
-                    let inspected = engine.inspect(&frame).unwrap();
                     let mut packet = Packet::new(&mut chunk, 256, 256 + frame.len()).unwrap();
-                    assert_eq!(engine.forward(&mut packet, inspected, now), Verdict::Transmit(SERVERS));
+                    engine.begin_batch();
+                    let verdict = match fast {
+                        true => engine.forward_seen(&mut packet, &engine.glance(&frame).unwrap(), now),
+                        false => engine.forward(&mut packet, engine.inspect(&frame).unwrap(), now),
+                    };
+                    assert_eq!(verdict, Verdict::Transmit(SERVERS));
                     packet.bytes()[5]
                 })
             });

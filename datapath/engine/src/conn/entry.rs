@@ -27,8 +27,10 @@ use super::{Side, state};
 
 /// The entry is in use.
 pub(super) const LIVE: u64 = 1 << 31;
-/// Its answers' key is still to be entered, by the worker that made it. Who ends it before leaves the entry to that one.
+/// Its answers' key is still to be entered, by the worker that made it.
 pub(super) const OWED: u64 = 1 << 30;
+/// It was ended while it owed, and who ended it still reads it. It is given back by the last of the two.
+pub(super) const BURIAL: u64 = 1 << 29;
 const STATE_SHIFT: u32 = 0;
 pub(super) const FLAGS_SHIFT: u32 = 8;
 const GENERATION_SHIFT: u32 = 32;
@@ -338,7 +340,8 @@ impl<'t> Conn<'t> {
         // Read while it lives, if it does: it counts only if the exchange below finds the same generation.
         let link = self.tail(tail::LINK).load(Relaxed);
         loop {
-            let dead = (self.control >> GENERATION_SHIFT).wrapping_add(1) << GENERATION_SHIFT | self.control & OWED;
+            let claims = if self.is_owed() { OWED | BURIAL } else { 0 };
+            let dead = (self.control >> GENERATION_SHIFT).wrapping_add(1) << GENERATION_SHIFT | claims;
             match self.tail(tail::CONTROL).compare_exchange(self.control, dead, Relaxed, Relaxed) {
                 Ok(_) => {
                     self.control = link >> 32 << 32 | self.control & 0xffff_ffff & !LIVE;

@@ -57,6 +57,7 @@ impl Drop for Locked<'_> {
 }
 
 impl<'a> Locked<'a> {
+    #[inline(always)]
     fn take(bucket: &'a Line) -> Self {
         loop {
             if let Some(locked) = Self::try_take(bucket) {
@@ -66,7 +67,9 @@ impl<'a> Locked<'a> {
         }
     }
 
+    #[inline(always)]
     fn try_take(bucket: &'a Line) -> Option<Self> {
+        // All of the word is asked for, not the bit alone: that would be one instruction, and a slow one.
         let meta = bucket[META].fetch_or(LOCK, Acquire);
         // Made only if it is ours: what is dropped unlocks.
         (meta & LOCK == 0).then(|| Locked { bucket, meta: meta | LOCK })
@@ -78,7 +81,7 @@ impl<'a> Locked<'a> {
     }
 
     /// The slot that holds this value; 0 is a free one.
-    #[inline]
+    #[inline(always)]
     fn slot_of(&self, value: u64) -> Option<usize> {
         let mut likely = likely(self.meta, value);
         while likely != 0 {
@@ -91,25 +94,29 @@ impl<'a> Locked<'a> {
         None
     }
 
-    fn set_byte(&mut self, slot: usize, byte: u64) {
-        let shift = slot as u32 * 8;
-        self.meta = self.meta & !(0xff << shift) | byte << shift;
-    }
-
     /// Puts a key into a free slot; `false` if there is none.
     fn put(&mut self, value: u64) -> bool {
+        let is_put = self.put_for_later(value);
+        if is_put {
+            self.publish();
+        }
+        is_put
+    }
+
+    /// The same, and lookups see it when the bucket is unlocked.
+    #[inline(always)]
+    fn put_for_later(&mut self, value: u64) -> bool {
         let Some(slot) = self.slot_of(0) else { return false };
-        self.set_byte(slot, value >> BYTE_SHIFT);
-        // The slot last: whoever finds its byte too early finds nothing there.
+        // That of a free slot is 0.
+        self.meta |= value >> BYTE_SHIFT << (slot * 8);
         self.bucket[slot].store(value, Release);
-        self.publish();
         true
     }
 
     /// Clears the slot of a key; `false` if there is none.
     fn clear(&mut self, value: u64) -> bool {
         let Some(slot) = self.slot_of(value) else { return false };
-        self.set_byte(slot, 0);
+        self.meta &= !(0xff << (slot * 8));
         self.bucket[slot].store(0, Release);
         true
     }
@@ -195,8 +202,22 @@ impl Index {
     /// Puts a connection under a hash; `false` if there is no place.
     #[inline]
     pub(super) fn insert(&self, hash: FlowHash, id: u32) -> bool {
+        self.insert_inline(hash, id)
+    }
+
+    /// The same as part of its caller.
+    #[inline(always)]
+    pub(super) fn insert_inline(&self, hash: FlowHash, id: u32) -> bool {
         let slot = hash.0 & TAG | (u64::from(id) + 1);
-        Locked::take(self.buckets.wrapped(hash.0 as usize)).put(slot) || self.insert_second(hash, slot)
+        Locked::take(self.buckets.wrapped(hash.0 as usize)).put_for_later(slot) || self.insert_second(hash, slot)
+    }
+
+    /// The same if there is nothing at all under this hash; `false`, and nothing done, if there may be or there is no place.
+    #[inline(always)]
+    pub(super) fn insert_alone(&self, hash: FlowHash, id: u32) -> bool {
+        let slot = hash.0 & TAG | (u64::from(id) + 1);
+        let mut bucket = Locked::take(self.buckets.wrapped(hash.0 as usize));
+        likely(bucket.meta, hash.0) | bucket.meta & ABSENTS == 0 && bucket.put_for_later(slot)
     }
 
     /// The same if the first bucket was full.

@@ -17,14 +17,15 @@ pub mod tcp;
 pub mod timeouts;
 mod timer;
 
+pub(crate) use entry::birth::{Key4, Key6, New};
 pub use entry::{Conn, Flags, Status};
 pub use fragment::{Fragments, Owner, PacketKey};
 pub(crate) use guess::Guess;
 pub(crate) use quick::{Quick, Quick6};
-pub(crate) use shift::Shift;
+pub(crate) use shift::{Shift, Shifts};
 pub use sweep::Sweep;
 pub use table::{ConnId, Full, NewConn, Table};
-pub(crate) use table::{End4, New4};
+pub(crate) use table::{End4, End6};
 pub use timeouts::{Class, Slot, Timeouts};
 
 /// Which way a packet of a connection goes.

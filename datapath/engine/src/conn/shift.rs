@@ -5,7 +5,7 @@
 
 use crate::flow::{Address, Endpoint, Family};
 
-use super::table::End4;
+use super::table::{End4, End6};
 
 /// The shifts of a NAT connection in one word: from the lowest bits on, those of the IP checksum and of TCP's or UDP's for a
 /// client's packets, and the same for a server's. The first ones count the hop as well.
@@ -21,24 +21,47 @@ pub(crate) struct Shift {
     pub(crate) payload: u16,
 }
 
+/// What the word of TTL and protocol does to a checksum, whatever it is: !before + after.
+const OLDER: u64 = 0xfeff;
+
 impl Shifts {
     /// When a VIP and port is translated into a server's, and back.
     pub(super) fn between(virtual_end: Endpoint, server: Endpoint) -> Self {
         Self::by_sums((sum(virtual_end.address), virtual_end.port), (sum(server.address), server.port))
     }
 
-    /// The same for IPv4 addresses.
-    #[inline]
-    pub(super) fn between4(virtual_end: End4, server: End4) -> Self {
-        let by_sum = |end: End4| (fold(end.address.into()).into(), end.port);
-        Self::by_sums(by_sum(virtual_end), by_sum(server))
+    /// The same for IPv4 addresses, in fewer steps.
+    #[inline(always)]
+    pub(crate) fn between4(virtual_end: End4, server: End4) -> Self {
+        let addresses = u64::from(!virtual_end.address) + u64::from(server.address);
+        Self::by_difference(fold33(addresses), virtual_end.port, server.port)
+    }
+
+    /// The same for IPv6 addresses.
+    #[inline(always)]
+    pub(crate) fn between6(virtual_end: End6, server: End6) -> Self {
+        let halves = |words: [u64; 2]| words.map(|word| (word >> 32) + (word & 0xffff_ffff)).iter().sum::<u64>();
+        let addresses = halves(virtual_end.0.map(|word| !word)) + halves(server.0);
+        Self::by_difference(fold33(addresses), virtual_end.1, server.1)
+    }
+
+    /// By the addresses' difference, a sum of at most 17 bits. It is not 0: that comes of an address of zeros alone, which no
+    /// server has. What translates back is the complement of what translates.
+    #[inline(always)]
+    fn by_difference(addresses: u64, virtual_port: u16, port: u16) -> Self {
+        let payload = fold(addresses + u64::from(!virtual_port) + u64::from(port));
+        // Of 0xffff, which is 0, the complement is itself.
+        let complement = if payload == 0xffff { payload } else { !payload };
+        // The word of TTL and protocol counts the same in both directions.
+        let ip = |addresses: u64| u64::from(fold(addresses + OLDER).to_be());
+        let inbound = ip(addresses) | u64::from(payload.to_be()) << 16;
+        let outbound = ip(3 * 0xffff - addresses) | u64::from(complement.to_be()) << 16;
+        Shifts(inbound | outbound << 32)
     }
 
     /// By the addresses' words added up, and the ports.
     #[inline(always)]
     fn by_sums((old, virtual_port): (u64, u16), (new, port): (u64, u16)) -> Self {
-        // What the word of TTL and protocol does to a checksum, whatever it is: !before + after.
-        const OLDER: u64 = 0xfeff;
         let shift = |old: u64, new: u64, old_port: u16, new_port: u16| {
             let addresses = (0xffff - old) + new;
             let ports = u64::from(!old_port) + u64::from(new_port);
@@ -72,6 +95,12 @@ fn sum(address: Address) -> u64 {
     fold(words.sum()).into()
 }
 
+/// A sum of a few words of 32 bits, in 17 bits; 0 only of 0.
+#[inline(always)]
+fn fold33(sum: u64) -> u64 {
+    (sum >> 32) + (sum >> 16 & 0xffff) + (sum & 0xffff)
+}
+
 /// A sum in 16 bits, with its carries; 0 only of 0.
 #[inline(always)]
 fn fold(sum: u64) -> u16 {
@@ -94,6 +123,20 @@ mod tests {
     }
 
     proptest! {
+        /// The ways in fewer steps come to the same, for all addresses that a server may have.
+        #[test]
+        fn fewer_steps_come_to_the_same((old, new) in any::<bool>().prop_flat_map(|v4| (end(v4), end(v4)))) {
+            let v4 = |end: Endpoint| End4 { address: end.address.low32(), port: end.port };
+            let v6 = |end: Endpoint| ([(end.address.bits() >> 64) as u64, end.address.bits() as u64], end.port);
+            let quick = match old.address.family() {
+                Family::Inet => Shifts::between4(v4(old), v4(new)),
+                Family::Inet6 => Shifts::between6(v6(old), v6(new)),
+            };
+            if new.address != Address::v4([0; 4]) {
+                prop_assert_eq!(quick, Shifts::between(old, new));
+            }
+        }
+
         /// What a shift makes of a checksum is what the translated packet's words add up to, whatever the words.
         #[test]
         fn a_shift_is_the_difference((old, new) in any::<bool>().prop_flat_map(|v4| (end(v4), end(v4))), rest: u16) {

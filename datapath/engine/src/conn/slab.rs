@@ -67,6 +67,12 @@ impl Slab {
         self.lines.line(index as usize)
     }
 
+    /// Those of an IPv6 entry.
+    #[inline(always)]
+    pub(super) fn raw_pair(&self, index: u32) -> &[AtomicU64; 2 * WORDS] {
+        self.lines.pair(index as usize * 2)
+    }
+
     /// Takes a free entry.
     #[inline(always)]
     pub(super) fn take(&self) -> Option<u32> {

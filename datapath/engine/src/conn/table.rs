@@ -10,12 +10,12 @@
 
 mod end;
 mod make;
+mod owing;
 #[cfg(test)]
 mod tests;
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-pub(crate) use self::make::{End4, New4};
 pub use self::make::{Full, NewConn};
 
 use crate::flow::{Family, Flow, FlowHash, HashKey};
@@ -33,6 +33,16 @@ use super::slab::Slab;
 /// Number of a connection: bit 31 tells IPv6 from IPv4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnId(pub u32);
+
+/// An IPv4 address and a port.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct End4 {
+    pub(crate) address: u32,
+    pub(crate) port: u16,
+}
+
+/// An IPv6 address in two words, and a port.
+pub(crate) type End6 = ([u64; 2], u16);
 
 pub(super) const IPV6: u32 = 1 << 31;
 /// Keeps templates and connections of one key in different buckets.

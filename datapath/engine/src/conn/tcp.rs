@@ -133,6 +133,22 @@ pub fn next(side: Side, flags: TcpFlags, state: State, secure: bool) -> State {
     }
 }
 
+/// The state of a new connection after the SYN that opens it, from this side.
+#[inline(always)]
+pub fn opened(side: Side, secure: bool) -> State {
+    OPENED[usize::from(secure)][side as usize]
+}
+
+/// By the tables and the side.
+static OPENED: [[State; 3]; 2] = {
+    const fn by(tables: &Tables) -> [State; 3] {
+        const SYN: usize = Event::Syn as usize;
+        let [inside, outside, one_way] = tables;
+        [inside[SYN][0], outside[SYN][0], one_way[SYN][0]]
+    }
+    [by(&NORMAL), by(&SECURE)]
+};
+
 /// By side, event (SYN, FIN, ACK, RST) and state.
 type Tables = [[[State; 11]; 4]; 3];
 
@@ -204,6 +220,19 @@ mod tests {
             Some(*state)
         };
         steps.iter().scan(None, step).collect()
+    }
+
+    /// Guards the short way of new connections: what it takes for the state after a SYN is what the tables say, and such a
+    /// connection is half open and active.
+    #[test]
+    fn a_syn_opens_as_the_tables_say() {
+        for (side, secure) in
+            [Side::In, Side::Out, Side::InOnly].into_iter().flat_map(|side| [(side, false), (side, true)])
+        {
+            let state = opened(side, secure);
+            assert_eq!(state, next(side, SYN, None, secure), "{side:?} {secure}");
+            assert!(state.is_half_open() && state.is_active());
+        }
     }
 
     /// A NAT connection whose client closes first: CLOSE_WAIT, then TIME_WAIT (IPVS-REFERENCE 3.4.1).

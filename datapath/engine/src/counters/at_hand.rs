@@ -99,7 +99,7 @@ impl AtHand<'_> {
     /// The way there, if it was noted under this stamp, which is not 0.
     #[inline(always)]
     pub(crate) fn way(self, stamp: u64) -> Option<Way> {
-        let [head, rest] = [word::HEAD, word::REST].map(|index| self.0[index].load(Relaxed));
+        let (head, rest) = (self.0[word::HEAD].load(Relaxed), self.0[word::REST].load(Relaxed));
         (self.0[word::STAMP].load(Relaxed) == stamp).then_some(Way { head, rest })
     }
 

@@ -44,9 +44,10 @@ impl Engine {
         }
     }
 
-    /// Enters what is owed.
+    /// Enters what is owed, and [leaves](Engine::leave_room) what room is left.
     #[inline]
     pub(super) fn pay_debts(&self) {
+        self.leave_room();
         if self.debts.count.get() > 0 {
             self.pay();
         }

@@ -17,15 +17,15 @@ use crate::wire::Glance6;
 use crate::wire::glance::L3;
 
 /// The narrowest way that a tunnel may take, in bytes. (None is wider than a packet's length can tell.)
-const TUNNEL_MTU: usize = 1280 + express6::OUTER;
+pub(super) const TUNNEL_MTU: usize = 1280 + express6::OUTER;
 
 /// An IPv6 packet in the express lane.
 #[derive(Clone, Copy, Debug)]
 pub struct Candidate6 {
-    glance: Glance6,
-    hash: FlowHash,
+    pub(super) glance: Glance6,
+    pub(super) hash: FlowHash,
     /// The connection that is probably its own.
-    guess: Guess,
+    pub(super) guess: Guess,
 }
 
 impl Engine {

@@ -82,16 +82,16 @@ impl Engine {
         self.restart(conn, side, state::slot(protocol, after.state), now);
     }
 
-    /// What a client's first packet makes of its connection, as [`track`](Engine::track) would.
+    /// What a client's first packet, a SYN or a datagram, makes of its connection, as [`track`](Engine::track) would.
     #[inline(always)]
-    pub(super) fn first_step(&self, glance: &Glance, side: Side) -> Step {
+    pub(super) fn first_step<A>(&self, glance: &Glance<A>, side: Side) -> Step {
         if glance.is_udp() {
             return Step { state: state::FIRST, active: false, slot: Slot::UDP };
         }
         let switches = &self.shared.switches;
-        let state = tcp::next(side, glance.tcp(), tcp::State::None, switches.secure_tcp_active.is_on());
-        let counts = !(state.is_half_open() && switches.half_open_inactive.is_on());
-        Step { state: state as u8, active: state.is_active() && counts, slot: Slot::tcp(state) }
+        let state = tcp::opened(side, switches.secure_tcp_active.is_on());
+        // It is half open, and these are active unless the operator says otherwise.
+        Step { state: state as u8, active: !switches.half_open_inactive.is_on(), slot: Slot::tcp(state) }
     }
 
     /// Starts the timer again, and counts the client's packets.

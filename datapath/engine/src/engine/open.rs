@@ -303,7 +303,12 @@ impl Engine {
 
     /// The way to a client, with the search for its MAC already begun.
     pub(super) fn path_to(&self, client: Address) -> Path {
-        let target = self.snapshot.routes().find(client);
+        self.path_by(self.snapshot.routes().find(client), client)
+    }
+
+    /// The same, where the route is known.
+    #[inline]
+    pub(super) fn path_by(&self, target: Option<&Target>, client: Address) -> Path {
         self.shared.path_by(target, client, |interface, neighbour| {
             // Most clients are behind one gateway, and a hop's number is good for ever.
             match self.last_hop.get() {

@@ -34,12 +34,20 @@ impl Real<'_> {
     pub fn bind_as(&self, active: bool) {
         let one = u64::from(active) << 32 | 1;
         let total = self.counts_word().fetch_add(one, Relaxed) as u32 + 1;
+        let (upper, _) = self.thresholds();
+        if total >= upper && upper != 0 {
+            self.reach_threshold(total);
+        }
+    }
+
+    /// There are as many connections as there should be at most, or more.
+    #[inline(never)]
+    fn reach_threshold(self, total: u32) {
         let (upper, low) = self.stored_thresholds();
         match self.arena.generation {
             Generation::New if total == upper => self.set_overload(total >= low),
             Generation::New => {}
-            Generation::Old if upper != 0 && total >= upper => self.set_overload(true),
-            Generation::Old => {}
+            Generation::Old => self.set_overload(true),
         }
     }
 
@@ -84,7 +92,6 @@ impl Real<'_> {
     }
 
     /// Upper threshold, and the lower one in force: three quarters of the upper one when none is set.
-    #[inline(always)]
     fn stored_thresholds(&self) -> (u32, u32) {
         let (upper, lower) = self.thresholds();
         (upper, if lower == 0 { upper - (upper >> 2) } else { lower })

@@ -79,6 +79,25 @@ builtins! {
     LocalityWithReplication("lblcr") = lblcr::LocalityWithReplication;
 }
 
+/// What is asked where nobody looks at it.
+static ANYBODY: Request = Request {
+    client: [0; 16],
+    virtual_address: [0; 16],
+    client_port: 0,
+    virtual_port: 0,
+    protocol: 0,
+    flags: 0,
+    family: 0,
+    hash: 0,
+    service: 0,
+    mark: 0,
+    interface: 0,
+    queue: 0,
+    breath: 0,
+    now_ms: 0,
+    random: 0,
+};
+
 impl Builtin {
     /// Sets for how long `lblc` and `lblcr` remember (`lblc_expiration`, `lblcr_expiration`); others remember nothing.
     pub fn remember_for(&mut self, lblc_s: u32, lblcr_s: u32) {
@@ -90,9 +109,9 @@ impl Builtin {
     }
 
     /// The pick of one that chooses by the servers alone, whoever asks. None of another, which was not asked.
-    #[inline(always)]
+    #[inline]
     pub fn pick_by_servers<R: Reals + ?Sized>(&mut self, reals: &R) -> Option<Option<usize>> {
-        let anybody = &Request::default();
+        let anybody = &ANYBODY;
         match self {
             Builtin::RoundRobin(scheduler) => Some(scheduler.pick(anybody, reals)),
             Builtin::WeightedRoundRobin(scheduler) => Some(scheduler.pick(anybody, reals)),

@@ -18,9 +18,11 @@ impl Scheduler for RoundRobin {
         self.cursor = super::follow(self.cursor, change);
     }
 
+    #[inline]
     fn pick<R: Reals + ?Sized>(&mut self, _request: &Request, reals: &R) -> Option<usize> {
         let first = self.cursor.map_or(0, |cursor| cursor + 1);
-        let picked = (first..reals.len()).chain(0..first.min(reals.len())).find(|&index| reals.is_usable(index))?;
+        let is_usable = |index: &usize| reals.is_usable(*index);
+        let picked = (first..reals.len()).find(is_usable).or_else(|| (0..first.min(reals.len())).find(is_usable))?;
         self.cursor = Some(picked);
         Some(picked)
     }

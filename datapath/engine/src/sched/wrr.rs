@@ -63,25 +63,31 @@ impl Scheduler for WeightedRoundRobin {
         }
     }
 
+    #[inline]
     fn pick<R: Reals + ?Sized>(&mut self, _request: &Request, reals: &R) -> Option<usize> {
         if self.top == 0 {
             return None;
         }
+        // The rest of this pass, which is nearly always enough.
+        let from = self.cursor.map_or(0, |cursor| cursor + 1);
+        match (from..reals.len()).find(|&index| reals.open_weight(index) >= self.level) {
+            Some(index) => {
+                self.cursor = Some(index);
+                Some(index)
+            }
+            None => self.pick_later(reals),
+        }
+    }
+}
+
+impl WeightedRoundRobin {
+    /// The passes behind the one that has just ended.
+    #[inline(never)]
+    fn pick_later<R: Reals + ?Sized>(&mut self, reals: &R) -> Option<usize> {
         let start = self.cursor;
-        let mut at = self.cursor;
         let mut stop = None;
         let (mut last_pass, mut restarted) = (false, false);
         loop {
-            for index in at.map_or(0, |cursor| cursor + 1)..reals.len() {
-                if reals.open_weight(index) >= self.level {
-                    self.cursor = Some(index);
-                    return Some(index);
-                }
-                if stop == Some(index) {
-                    self.cursor = Some(index);
-                    return None;
-                }
-            }
             self.level -= self.step;
             if self.level <= 0 {
                 self.level = self.top;
@@ -96,7 +102,16 @@ impl Scheduler for WeightedRoundRobin {
             if last_pass && restarted {
                 stop = start;
             }
-            at = None;
+            for index in 0..reals.len() {
+                if reals.open_weight(index) >= self.level {
+                    self.cursor = Some(index);
+                    return Some(index);
+                }
+                if stop == Some(index) {
+                    self.cursor = Some(index);
+                    return None;
+                }
+            }
         }
     }
 }

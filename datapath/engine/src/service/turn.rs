@@ -42,9 +42,16 @@ impl Service {
         let terms = self.terms();
         terms.is_all().then_some((PlainTurn(pool), terms))
     }
+
+    /// What its policy says, if a guest is asked first and the policy is else one of the plain sort.
+    #[inline]
+    pub(crate) fn guided_terms(&self) -> Option<Terms> {
+        let terms = self.terms();
+        (self.asks_guest() && terms.is_all()).then_some(terms)
+    }
 }
 
-/// The right to choose by the native scheduler alone.
+/// The right to choose by the native scheduler alone, or what is left of a turn when somebody was chosen.
 #[derive(Debug)]
 pub(crate) struct PlainTurn<'a>(MutexGuard<'a, Pool>);
 
@@ -57,7 +64,15 @@ impl PlainTurn<'_> {
     /// The same without a request. None if the scheduler has to be asked with one; it was not asked then.
     #[inline(always)]
     pub(crate) fn pick_by_servers(&mut self, arena: &Arena) -> Option<Option<RealId>> {
-        let Pool { scheduler, members, .. } = &mut *self.0;
+        self.0.pick_by_servers(arena)
+    }
+}
+
+impl Pool {
+    /// A function of its own, so that all it needs is in registers.
+    #[inline(never)]
+    fn pick_by_servers(&mut self, arena: &Arena) -> Option<Option<RealId>> {
+        let Pool { scheduler, members, .. } = self;
         let view = View::new(arena, members);
         let picked = scheduler.pick_by_servers(&view)?;
         Some(picked.filter(|&index| scheduler.accepts(&view, index)).map(|index| members[index]))
@@ -95,6 +110,12 @@ impl<'a> Turn<'a> {
             None => self.pick_natively(arena, request),
             Some(guest) => self.pick_by(guest, arena, request),
         }
+    }
+
+    /// With the lock held, now that somebody was chosen.
+    pub(crate) fn into_plain(mut self) -> PlainTurn<'a> {
+        let service = self.service;
+        PlainTurn(self.pool.take().unwrap_or_else(|| service.pool()))
     }
 
     fn pick_natively(&mut self, arena: &Arena, request: &Request) -> Option<RealId> {

@@ -47,7 +47,9 @@ impl Item for Arc<Service> {
     fn hash(key: ServiceKey) -> u64 {
         match key {
             ServiceKey::Address(protocol, Endpoint { address, port }) => {
-                fold(hash_address(address), FACTORS[2] ^ (u64::from(protocol.0) << 16 | u64::from(port)))
+                let ports = u64::from(protocol.0) << 16 | u64::from(port);
+                let bits = address.bits();
+                fold((bits >> 64) as u64 ^ FACTORS[2] ^ ports, bits as u64 ^ FACTORS[1])
             }
             ServiceKey::Mark(mark, family) => {
                 let family = u64::from(family == Family::Inet6);

@@ -193,8 +193,23 @@ impl Site {
                 engine.settle_tally(Tally::default());
                 (verdict, packet.bytes().to_vec())
             }
-            None => self.forward_long(engine, frame),
+            None => self.welcome6_by(engine, frame).unwrap_or_else(|| self.forward_long(engine, frame)),
         })
+    }
+
+    /// By the short way of new IPv6 connections; `None` if that leaves the packet alone.
+    fn welcome6_by(&self, engine: &Engine, frame: &[u8]) -> Option<(Verdict, Vec<u8>)> {
+        let mut candidate = engine.glance6(frame)?;
+        engine.guess6(&mut candidate);
+        let mut chunk = vec![0; 4096];
+        chunk[HEADROOM..HEADROOM + frame.len()].copy_from_slice(frame);
+        let mut packet = Packet::new(&mut chunk, HEADROOM, HEADROOM + frame.len())?;
+        let verdict = engine.welcome6(&mut packet, &candidate, self.now);
+        if verdict.is_none() {
+            assert_eq!(packet.bytes(), frame, "a packet that is left alone is as it was");
+        }
+        engine.settle_tally(Tally::default());
+        Some((verdict?, packet.bytes().to_vec()))
     }
 
     /// Through the express lane; `None` if that leaves the packet alone.

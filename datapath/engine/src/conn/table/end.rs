@@ -7,7 +7,8 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::Table;
-use crate::conn::entry::Conn;
+use crate::conn::entry::birth::let_go;
+use crate::conn::entry::{BURIAL, Conn, tail};
 use crate::conn::slab::Slab;
 use crate::flow::Family;
 use crate::time::Now;
@@ -47,9 +48,11 @@ impl Table {
             self.forget_call(conn);
         }
         if conn.is_owed() {
-            return; // who owes the answers' key gives the entry back
-        }
-        if let Some(reply) = conn.reply_flow() {
+            // Who owes the answers' key takes it out again, if it came to that. It may have been here before.
+            if !let_go(conn.tail(tail::CONTROL), BURIAL) {
+                return;
+            }
+        } else if let Some(reply) = conn.reply_flow() {
             self.index.remove(self.hash(&reply), conn.id().0);
         }
         self.free(conn);

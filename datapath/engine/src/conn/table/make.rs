@@ -1,18 +1,14 @@
 //! Making connections, templates and notes.
 //!
-//! A new NAT connection has two keys, in two buckets that nobody can know before its server is chosen. The second one, of
-//! the answers, may be owed for a moment ([`Table::insert4`]): until the packets of a batch are sent there is none to
-//! answer, and its bucket has the time to come.
-//!
-//! Invariant: an entry stands in the index before it lives, but for a key that it owes; an entry that owes one is not
-//! given back before the one who owes it has seen that; and whoever did not get all that it needs leaves nothing behind.
-//! Not here: whether a connection may be made, and that nobody else makes the same one; the caller sees to both.
+//! Invariant: an entry stands in the index before it lives, but for a key that it owes ([`owing`](super::owing)); and whoever
+//! did not get all that it needs leaves nothing behind. Not here: whether a connection may be made, and that nobody else
+//! makes the same one; the caller sees to both.
 
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::{ConnId, Table};
 use crate::conn::Side;
-use crate::conn::entry::{Conn, Flags, Status, birth};
+use crate::conn::entry::{Conn, Flags, Status};
 use crate::conn::slab::Slab;
 use crate::flow::{Endpoint, Family, Flow, FlowHash};
 use crate::real::{Method, Path, RealId};
@@ -39,42 +35,6 @@ pub struct NewConn {
     pub class: u8,
     /// The template that led it here; the caller has [adopted](Conn::adopt) the child.
     pub parent: Option<ConnId>,
-}
-
-/// An IPv4 connection to be made, in the words that its entry has.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct New4 {
-    /// The client's flow, as a [glance](crate::wire::Glance) has it.
-    pub(crate) addresses: u64,
-    pub(crate) ports: u64,
-    /// RIP (of NAT) and the port there.
-    pub(crate) server: End4,
-    pub(crate) real: RealId,
-    /// The service that scheduled it.
-    pub(crate) service: u32,
-    /// State and flags, as the first packet leaves them.
-    pub(crate) status: Status,
-    /// Seconds that it lives without another packet.
-    pub(crate) timeout_s: u32,
-    /// The way of the answers to the client.
-    pub(crate) reply_path: Path,
-    pub(crate) class: u8,
-}
-
-impl New4 {
-    /// The words of the answers' flow, of which the table makes [their hash](Table::hash4).
-    #[inline(always)]
-    pub(crate) fn answers(addresses: u64, ports: u64, server: End4) -> (u64, u64) {
-        let ports = u64::from(server.port) << 24 | ports >> 24 << 8 | ports & 0xff;
-        (u64::from(server.address) << 32 | addresses >> 32, ports)
-    }
-}
-
-/// An IPv4 address and a port.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct End4 {
-    pub(crate) address: u32,
-    pub(crate) port: u16,
 }
 
 /// What there is no more of.
@@ -104,45 +64,6 @@ impl Table {
         let answers_pass = flags.method() == Method::Nat && !flags.has(Flags::TEMPLATE);
         let answers = answers_pass.then(|| answers_of(new));
         self.enter(new, hash, answers.as_ref(), now)
-    }
-
-    /// Makes an IPv4 connection under the hash of its client's flow. As for [`insert`](Table::insert). `owed`: the caller
-    /// will soon [enter](Table::enter_answers) the answers' key.
-    #[inline(always)]
-    pub(crate) fn insert4(&self, new: &New4, hash: FlowHash, owed: bool, now: Now) -> Result<ConnId, Full> {
-        let id = self.reserve(&self.v4)?;
-        let entry = self.v4.raw(id);
-        let control = birth::write4(entry, new, owed, now);
-        // In the same order as any other.
-        if !self.index.insert(hash, id) {
-            return self.abandon(&self.v4.entry(id), None);
-        }
-        birth::publish4(entry, control);
-        Ok(ConnId(id))
-    }
-
-    /// Enters the answers' key of a NAT connection that was made without, under this hash. False if there is no room for
-    /// it; the connection lives without, and the caller ends it.
-    #[inline]
-    pub(crate) fn enter_answers(&self, id: ConnId, hash: FlowHash) -> bool {
-        if !self.index.lacks(hash) {
-            // Alive or not: as long as it is owed nobody else gets the entry.
-            let conn = self.v4.entry(id.0);
-            self.yield_answers(&Flow { protocol: conn.protocol(), src: conn.server(), dst: conn.client() }, hash);
-        }
-        let entered = self.index.insert(hash, id.0);
-        let lives = birth::pay4(self.v4.raw(id.0));
-        if !lives {
-            self.bury_late(id, hash);
-        }
-        entered || !lives
-    }
-
-    /// Gives back an entry that was ended while it owed this key.
-    #[cold]
-    fn bury_late(&self, id: ConnId, hash: FlowHash) {
-        self.index.remove(hash, id.0);
-        self.free(&self.v4.entry(id.0));
     }
 
     /// Makes an entry under this hash, and under that of the answers.
@@ -175,18 +96,37 @@ impl Table {
     /// Takes a free entry, and counts it.
     #[inline(always)]
     fn reserve(&self, slab: &Slab) -> Result<u32, Full> {
-        if self.live.fetch_add(1, Relaxed) < self.capacity
-            && let Some(index) = slab.take()
-        {
-            return Ok(index);
+        if self.count(1) { self.reserve_counted(slab) } else { Err(Full::Entries) }
+    }
+
+    /// Takes a free entry that was counted, or counts it no more.
+    #[inline(always)]
+    pub(super) fn reserve_counted(&self, slab: &Slab) -> Result<u32, Full> {
+        slab.take().ok_or_else(|| {
+            self.uncount(1);
+            Full::Entries
+        })
+    }
+
+    /// Counts so many entries that will be made; false, and nothing done, if there is no room for all of them.
+    #[inline(always)]
+    pub(crate) fn count(&self, count: u32) -> bool {
+        let fits = self.live.fetch_add(count, Relaxed) + count <= self.capacity;
+        if !fits {
+            self.uncount(count);
         }
-        self.live.fetch_sub(1, Relaxed);
-        Err(Full::Entries)
+        fits
+    }
+
+    /// Counts so many less, which were not made.
+    #[inline]
+    pub(crate) fn uncount(&self, count: u32) {
+        self.live.fetch_sub(count, Relaxed);
     }
 
     /// Takes back an entry for which there was no room under all of its hashes.
     #[cold]
-    fn abandon<T>(&self, conn: &Conn<'_>, entered: Option<FlowHash>) -> Result<T, Full> {
+    pub(super) fn abandon<T>(&self, conn: &Conn<'_>, entered: Option<FlowHash>) -> Result<T, Full> {
         if let Some(hash) = entered {
             self.index.remove(hash, conn.id().0);
         }
@@ -198,7 +138,7 @@ impl Table {
     /// another address or port of ours. To the server both are one, and what it answers is for the newer one, as in IPVS.
     /// The older one lives on for its client's packets.
     #[inline(never)]
-    fn yield_answers(&self, answers: &Flow, hash: FlowHash) {
+    pub(super) fn yield_answers(&self, answers: &Flow, hash: FlowHash) {
         if let Some((older, Side::Out)) = self.lookup(answers, hash) {
             self.index.remove(hash, older.id().0);
         }

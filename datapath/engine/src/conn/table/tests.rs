@@ -5,7 +5,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::AtomicI64;
 
-use super::super::{Flags, Status, Sweep};
+use super::super::{Flags, Key4, Key6, New, Shifts, Status, Sweep};
 use super::*;
 use crate::flow::{Address, Endpoint, Protocol};
 use crate::real::{Method, Path, RealId};
@@ -231,14 +231,15 @@ fn sweeps_find_every_expired_connection() {
 }
 
 /// An IPv4 connection by NAT that owes the key of its answers: from the same number always the same.
-fn owing(table: &Table, number: u32) -> (New4, FlowHash, FlowHash) {
+fn owing(table: &Table, number: u32) -> (New<Key4>, FlowHash, FlowHash) {
     let (addresses, ports) = (u64::from(number) << 32 | 0xc000_0201, u64::from(number as u16) << 24 | 53 << 8 | 17);
     let server = End4 { address: 0xac10_0000 | number, port: 53 };
     let status = Status { state: 0, flags: Flags::new(Method::Nat) };
-    let (real, reply_path) = (RealId(number % 7), Path::NoRoute);
-    let new = New4 { addresses, ports, server, real, service: number, status, timeout_s: 60, reply_path, class: 0 };
-    let (theirs, their_ports) = New4::answers(addresses, ports, server);
-    (new, table.hash4(addresses, ports), table.hash4(theirs, their_ports))
+    let (real, reply_path) = (RealId(number % 7), Path::NoRoute.bits());
+    let (shifts, class) = (Some(Shifts::between4(End4 { address: 0xc000_0201, port: 53 }, server)), 0);
+    let key = Key4 { addresses, ports, server };
+    let new = New { key, real, service: number, status, timeout_s: 60, reply_path, shifts, class };
+    (new, table.hash4(addresses, ports), key.answers(table))
 }
 
 /// A connection that owes a key is found by its client's flow, and by its answers once it has paid; the hash of these is
@@ -247,6 +248,7 @@ fn owing(table: &Table, number: u32) -> (New4, FlowHash, FlowHash) {
 fn what_is_owed_is_paid_or_given_back() {
     let table = Table::new(1, HashKey::from_bytes([3; 32]));
     let (new, hash, answers) = owing(&table, 77);
+    assert!(table.count(1));
     let id = table.insert4(&new, hash, true, NOW).unwrap();
     let conn = table.get(id).unwrap();
     let reply = Flow { protocol: conn.protocol(), src: conn.server(), dst: conn.client() };
@@ -257,33 +259,67 @@ fn what_is_owed_is_paid_or_given_back() {
     assert!(table.remove(&mut table.get(id).unwrap()));
     assert!(table.is_empty() && table.index.is_clear());
 
+    assert!(table.count(1));
     let id = table.insert4(&new, hash, true, NOW).unwrap();
     let mut conn = table.get(id).unwrap();
     conn.update(|status| Status { state: 1, ..status });
     assert!(table.remove(&mut conn) && !table.remove(&mut conn));
     assert!(table.get(id).is_none() && lookup(&table, &conn.flow()).is_none());
-    assert!(table.insert4(&new, hash, true, NOW).is_err(), "its entry is not free yet");
+    assert!(!table.count(1), "its entry is not free yet");
     assert!(table.enter_answers(id, answers), "nobody has to end it");
     assert!(table.is_empty() && table.index.is_clear());
-    assert!(table.insert4(&new, hash, false, NOW).is_ok());
+    assert!(table.count(1) && table.insert4(&new, hash, false, NOW).is_ok());
 }
 
-/// Connections are made by two threads, which pay what they owe a little later, and ended by a third as soon as it sees
-/// them: each ends once, and no key and no entry is lost.
+/// The same of IPv6.
+fn owing6(table: &Table, number: u32) -> (New<Key6>, FlowHash, FlowHash) {
+    let (new, ..) = owing(table, number);
+    let (high, ports) = (0x2001_0db8 << 32, new.key.ports);
+    let (addresses, server) = ([high, number.into(), high, 0], ([high, 1 << 32 | u64::from(number)], 53));
+    let key = Key6 { addresses, ports, server };
+    let New { real, service, status, timeout_s, reply_path, class, .. } = new;
+    let shifts = Some(Shifts::between6(([high, 0], 53), server));
+    let new = New { key, real, service, status, timeout_s, reply_path, shifts, class };
+    (new, table.key.hash6(addresses, ports), key.answers(table))
+}
+
+/// The table, if there is room for a connection more.
+fn counted(table: &Table) -> Option<&Table> {
+    table.count(1).then_some(table)
+}
+
+/// Connections of both families are made by two threads, which pay what they owe a little later, and ended by a third as
+/// soon as it sees them: each ends once, and no key and no entry is lost.
 #[test]
 fn ends_and_debts_meet_in_any_order() {
-    const ROUNDS: u32 = if cfg!(debug_assertions) { 30_000 } else { 300_000 };
+    const ROUNDS: u32 = 300_000;
     let table = Table::new(24, HashKey::from_bytes([5; 32]));
     let (made, ended, left) = (AtomicU32::new(0), AtomicU32::new(0), AtomicU32::new(2));
+    let is_new = |client: Address, vip: Address, ports: u64, hash| {
+        let (src, dst) = (Endpoint::new(client, (ports >> 24) as u16), Endpoint::new(vip, (ports >> 8) as u16));
+        table.lookup(&Flow { protocol: Protocol::UDP, src, dst }, hash).is_none()
+    };
+    let make4 = |number| {
+        let (new, hash, answers) = owing(&table, number);
+        let [client, vip] =
+            [new.key.addresses >> 32, new.key.addresses].map(|bits| Address::v4((bits as u32).to_be_bytes()));
+        let id = is_new(client, vip, new.key.ports, hash).then(|| counted(&table)?.insert4(&new, hash, true, NOW).ok());
+        id.flatten().map(|id| (id, answers))
+    };
+    let make6 = |number| {
+        let (new, hash, answers) = owing6(&table, number);
+        let [a, b, c, d] = new.key.addresses.map(u128::from);
+        let [client, vip] = [a << 64 | b, c << 64 | d].map(Address::from_bits);
+        let id = is_new(client, vip, new.key.ports, hash).then(|| counted(&table)?.insert6(&new, hash, true, NOW).ok());
+        id.flatten().map(|id| (id, answers))
+    };
     let maker = |thread: u32| {
         let mut owed = Vec::new();
         for round in 0..ROUNDS {
-            let (new, hash, answers) = owing(&table, (thread << 16) | (round % 16));
-            if table.lookup(&flow_of(&new), hash).is_none()
-                && let Ok(id) = table.insert4(&new, hash, true, NOW)
-            {
+            let number = (thread << 16) | (round % 16);
+            if let Some(debt) = if round & 16 == 0 { make4(number) } else { make6(number) } {
                 made.fetch_add(1, Relaxed);
-                owed.push((id, answers));
+                owed.push(debt);
             }
             if owed.len() > 3 {
                 assert!(owed.drain(..).all(|(id, answers)| table.enter_answers(id, answers)));
@@ -301,17 +337,15 @@ fn ends_and_debts_meet_in_any_order() {
             }
         }
     });
-    assert_eq!(made.into_inner(), ended.into_inner());
+    assert_eq!(made.load(Relaxed), ended.into_inner());
     assert!(table.is_empty() && table.index.is_clear());
-    assert!(
-        (0..24).all(|number| table
-            .insert4(&owing(table, number).0, FlowHash(u64::from(number) << 40), false, NOW)
-            .is_ok())
-    );
-}
-
-fn flow_of(new: &New4) -> Flow {
-    let end = |address: u64, port: u64| Endpoint::new(Address::v4((address as u32).to_be_bytes()), port as u16);
-    let (src, dst) = (end(new.addresses >> 32, new.ports >> 24), end(new.addresses, new.ports >> 8));
-    Flow { protocol: Protocol::UDP, src, dst }
+    let take = |number: u32| {
+        let hash = FlowHash(u64::from(number) << 40);
+        assert!(table.count(1));
+        match number % 2 {
+            0 => table.insert4(&owing(table, number).0, hash, false, NOW).is_ok(),
+            _ => table.insert6(&owing6(table, number).0, hash, false, NOW).is_ok(),
+        }
+    };
+    assert!((0..24).all(take));
 }
