@@ -20,6 +20,7 @@ mod express;
 mod express6;
 mod fragments;
 mod homeward;
+mod ident;
 mod lane;
 mod life;
 mod observe;
@@ -44,6 +45,7 @@ use self::errors::Budget;
 pub use self::express::{Candidate, Tally};
 pub use self::express6::Candidate6;
 use self::homeward::Homeward;
+use self::ident::Idents;
 pub(crate) use self::open::request;
 use self::room::Room;
 pub use self::shared::{Shared, Sizes};
@@ -95,9 +97,7 @@ pub struct Engine {
     sweep: Sweep,
     icmp: Budget,
     resets: Budget,
-    /// The last identification given; workers count in steps, so that two never give the same one at the same time.
-    ident: Cell<u32>,
-    ident_step: u32,
+    idents: Idents,
     worker: u32,
     /// The interface of the packet that is being looked at.
     interface: Cell<u32>,
@@ -136,8 +136,7 @@ impl Engine {
             sweep,
             icmp: Budget::icmp(),
             resets: Budget::resets(),
-            ident: Cell::new(worker),
-            ident_step: workers.max(1),
+            idents: Idents::new(worker, workers),
             worker,
             interface: Cell::new(0),
             last_hop: Cell::new(None),
@@ -432,11 +431,6 @@ impl Engine {
             shared.settle(conn);
             counters.expired.add(1);
         });
-    }
-
-    /// An identification for the outer header of a tunnel.
-    fn next_ident(&self) -> u16 {
-        self.next_fragment_id() as u16
     }
 }
 

@@ -104,10 +104,4 @@ impl Engine {
         let hides = method == Method::Tun && headers.family == Family::Inet && !self.shared.switches.pmtu_disc.is_on();
         hides || !headers.dont_fragment(packet.bytes())
     }
-
-    /// An identification for fragments that the director makes.
-    pub(crate) fn next_fragment_id(&self) -> u32 {
-        self.ident.set(self.ident.get().wrapping_add(self.ident_step));
-        self.ident.get()
-    }
 }
