@@ -95,7 +95,7 @@ impl Job {
         };
         for _ in 0..=self.turns {
             arrive(&mut umem);
-            assert_eq!(floor.pass(&mut umem), ARRIVALS);
+            assert_eq!(floor.pass::<false>(&mut umem), ARRIVALS);
         }
         arrive(&mut umem);
         floor.counted_pass(&mut umem, ARRIVALS);

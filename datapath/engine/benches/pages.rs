@@ -39,7 +39,7 @@ fn floor(connections: u32) {
         umem.arrive(Load::PORTS[0], ARRIVALS, |into| stream.write(random.below(connections), 0, into));
     };
     arrive(&mut umem);
-    assert_eq!(floor.pass(&mut umem), ARRIVALS);
+    assert_eq!(floor.pass::<false>(&mut umem), ARRIVALS);
     arrive(&mut umem);
     floor.counted_pass(&mut umem, ARRIVALS);
     case_ends("floor");

@@ -9,7 +9,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use xvs_engine::lines::Lines;
+use xvs_engine::lines::{Lines, prefetch_for_writing};
 use xvs_engine::wire::Mac;
 
 use super::common::packet::{BACK, server_mac};
@@ -129,16 +129,20 @@ impl Floor {
     /// Forwards all packets that have arrived, which must be of connections in the table. Callgrind knows it by its name.
     #[inline(never)]
     pub fn counted_pass(&self, umem: &mut Umem, arrived: usize) {
-        assert_eq!(self.pass(umem), arrived);
+        assert_eq!(self.pass::<false>(umem), arrived);
     }
 
-    /// Forwards all packets that have arrived; gives how many were in the table.
+    /// Forwards all packets that have arrived; gives how many were in the table. `FETCH`: a batch's frames are asked for before
+    /// the first is read, as rings do it.
     #[inline(never)]
-    pub fn pass(&self, umem: &mut Umem) -> usize {
+    pub fn pass<const FETCH: bool>(&self, umem: &mut Umem) -> usize {
         let (memory, arrived) = umem.bare();
         let mut work = [Work::default(); BATCH];
         let mut found = 0;
         for batch in arrived.chunks(BATCH) {
+            if FETCH {
+                batch.iter().for_each(|packet| prefetch_for_writing(memory[packet.at as usize..].as_ptr()));
+            }
             for (work, packet) in work.iter_mut().zip(batch) {
                 let frame: &[u8; SMALLEST] = memory[packet.at as usize..].first_chunk().expect("it is whole");
                 let Some(key) = parse(frame) else { continue };

@@ -7,6 +7,7 @@
 //! Invariant: the ledger adds up, as for every implementation of [`Rings`].
 
 use xvs_engine::hop::Port;
+use xvs_engine::lines::prefetch_for_writing;
 use xvs_engine::rings::{Frame, Ledger, Rings};
 
 /// Bytes of a chunk, and where a packet starts in it.
@@ -108,8 +109,11 @@ impl Rings for Umem {
     fn receive(&mut self, room: usize, batch: &mut Vec<Frame>) {
         let waiting = &self.arrived[self.next..];
         let waiting = &waiting[..waiting.len().min(self.batch).min(room - batch.len())];
-        let port = self.port;
-        batch.extend(waiting.iter().map(|packet| Frame::lend(packet.at, packet.length, port)));
+        let (memory, port) = (self.memory.as_ptr(), self.port);
+        batch.extend(waiting.iter().map(|packet| {
+            prefetch_for_writing(memory.wrapping_add(packet.at as usize));
+            Frame::lend(packet.at, packet.length, port)
+        }));
         self.next += waiting.len();
         self.lent += waiting.len();
     }
