@@ -56,6 +56,8 @@ pub const HOPS_MAX: usize = 1 << 17;
 const CONNECTION_BYTES: u64 = 64 + 128 + 32;
 /// The controller is not told of the kernel's news more often than this.
 const NEWS_PAUSE: Duration = Duration::from_millis(5);
+/// How often memory for new connections is looked after.
+const POPULATE_PAUSE: Duration = Duration::from_millis(50);
 
 /// What the command line says.
 #[derive(Clone, Debug, Default)]
@@ -128,6 +130,7 @@ pub fn run(options: &Options) -> Result<(), RunError> {
 
     let shared = shared(&desired)?;
     let (mut redirect, modes) = attach(&desired, &devices)?;
+    have_ready(&shared)?;
     let (wanted, wanted_inlet) = bounded(1);
     let mut handles = Vec::new();
     let mut worker_facts = Vec::new();
@@ -213,6 +216,18 @@ pub(crate) fn tables(desired: &Desired, sizes: Sizes, key: HashKey) -> Result<Ar
         return Ok(Arc::new(Shared::new(sizes, key, generation)));
     }
     Err(RunError::Table { connections, megabytes: bytes >> 20 })
+}
+
+/// Has memory for new connections ready before the workers want it, as long as there are tables.
+fn have_ready(shared: &Arc<Shared>) -> Result<(), RunError> {
+    let shared = Arc::downgrade(shared);
+    let work = move || {
+        while shared.upgrade().is_some_and(|shared| shared.table.populate()) {
+            std::thread::sleep(POPULATE_PAUSE);
+        }
+    };
+    std::thread::Builder::new().name("memory".into()).spawn(work).map_err(system("start a thread"))?;
+    Ok(())
 }
 
 /// The CPUs that workers are pinned to, in turn; none if they are not pinned.

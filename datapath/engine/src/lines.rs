@@ -10,6 +10,7 @@
 #![allow(unsafe_code)]
 
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::sync::atomic::AtomicU64;
 
 use memmap2::{Advice, MmapMut};
@@ -44,6 +45,15 @@ impl Lines {
             let _ = memory.advise(Advice::HugePage);
         }
         Lines { memory, count, last: count.max(1) - 1 }
+    }
+
+    /// Has the kernel give the memory of some lines, which otherwise it gives to who touches them first. They are as they were. A
+    /// kernel that can not (before 5.14), or has none left, gives it then.
+    pub fn populate(&self, lines: Range<usize>) {
+        let [start, end] = [lines.start, lines.end].map(|line| line.min(self.count) * size_of::<Line>());
+        if start < end {
+            let _ = self.memory.advise_range(Advice::PopulateWrite, start, end - start);
+        }
     }
 
     /// How many lines.
@@ -127,6 +137,14 @@ impl Lines {
     pub fn prefetch(&self, index: usize) {
         if let Some(line) = self.get(index) {
             prefetch(line);
+        }
+    }
+
+    /// The same for a line that will be written.
+    #[inline(always)]
+    pub fn prefetch_for_writing(&self, index: usize) {
+        if let Some(line) = self.get(index) {
+            prefetch_for_writing(line);
         }
     }
 }

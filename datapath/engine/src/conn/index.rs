@@ -144,6 +144,11 @@ impl Index {
         Index { buckets: Lines::new(count) }
     }
 
+    /// Has the kernel give its memory, a gigabyte at most.
+    pub(super) fn populate(&self) {
+        self.buckets.populate(0..1 << 24);
+    }
+
     /// First bucket, tag and second bucket of a hash. The tag alone leads from one bucket to the other and back.
     #[inline]
     fn place(&self, hash: FlowHash) -> (usize, u64, usize) {
@@ -278,6 +283,12 @@ impl Index {
             home.uncount_absent();
         }
         removed
+    }
+
+    /// Writes to a bucket what stands there.
+    #[cfg(test)]
+    pub(super) fn touch_for_test(&self, bucket: usize) {
+        self.buckets.line(bucket)[0].fetch_or(0, Relaxed);
     }
 
     /// Is there no key at all, no count of guests, no lock?

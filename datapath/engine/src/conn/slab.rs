@@ -11,13 +11,18 @@ use crate::lines::{Line, Lines, WORDS};
 use super::entry::{Conn, KEY4, KEY6, tail};
 use super::table::{ConnId, IPV6};
 
+/// An entry that was never used is fetched so many before it is taken.
+const FRESH_AHEAD: usize = 8;
+
 #[derive(Debug)]
 pub(super) struct Slab {
-    lines: Lines,
-    per_entry: usize,
-    capacity: u32,
+    pub(super) lines: Lines,
+    pub(super) per_entry: usize,
+    pub(super) capacity: u32,
     /// Entries below were used at some time.
     pub(super) used: AtomicU32,
+    /// The memory of entries below is there.
+    pub(super) ready: AtomicU32,
     /// The free list: changes << 32 | entry + 1.
     free: AtomicU64,
     /// Where in an entry the next free one stands.
@@ -34,6 +39,7 @@ impl Slab {
             per_entry,
             capacity,
             used: AtomicU32::new(0),
+            ready: AtomicU32::new(0),
             free: AtomicU64::new(0),
             link: key + tail::FREE,
             bit,
@@ -95,7 +101,10 @@ impl Slab {
     /// Takes one that was never used.
     #[inline(never)]
     fn take_fresh(&self) -> Option<u32> {
-        self.used.fetch_update(Relaxed, Relaxed, |used| (used < self.capacity).then_some(used + 1)).ok()
+        let index = self.used.fetch_update(Relaxed, Relaxed, |used| (used < self.capacity).then_some(used + 1)).ok()?;
+        let soon = (index as usize + FRESH_AHEAD) * self.per_entry;
+        (soon..soon + self.per_entry).for_each(|line| self.lines.prefetch_for_writing(line));
+        Some(index)
     }
 
     /// Puts an entry back onto the list.

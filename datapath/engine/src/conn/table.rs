@@ -8,6 +8,7 @@
 //! The table never allocates after it was made. It knows no real servers: whoever ends a connection is told which one
 //! it was and settles the counts. Connections are made in `make` and ended in `end`.
 
+mod ahead;
 mod end;
 mod make;
 mod owing;
