@@ -6,7 +6,8 @@
 //! round by round, over the same frame memory layout and tables of the same size. Each round is sixteen times 4096
 //! packets of random connections, in batches of 64, after 4096 that are not counted; between these the frames are
 //! written anew, which is not counted on either side, because a forwarded packet is a changed one. Frames have 60 bytes,
-//! the smallest on the wire. Shown are medians over the rounds, the least, and the median of the rounds' ratios.
+//! the smallest on the wire. Shown are medians over the rounds, the least, and the median of the rounds' ratios; and beside the
+//! same against a floor that asks for a batch's frames before it reads the first, as the worker's rings do.
 #![allow(missing_docs, clippy::disallowed_methods)] // a bench has a clock
 
 mod support;
@@ -23,6 +24,8 @@ use support::timing::{Random, cpu_ns, median_and_least};
 use support::umem::Umem;
 
 const ROUNDS: usize = 15;
+/// Rounds against a floor that fetches frames as rings do, which is told beside.
+const ROUNDS_FETCHING: usize = 5;
 /// How often the frame memory is filled and emptied in a round.
 const TURNS: usize = 16;
 /// Budgets are those of tables that do not lie in the first caches.
@@ -82,18 +85,16 @@ fn round(mut turn: impl FnMut() -> u64) -> f64 {
     (0..TURNS).map(|_| turn()).sum::<u64>() as f64 / (TURNS * ARRIVALS) as f64
 }
 
-/// The floor, the floor that fetches frames, and the worker's step.
-type Round = [f64; 3];
-
-fn measure(ground: &mut Ground, load: &mut Load, kind: Kind) -> Vec<Round> {
+/// Rounds of a floor and the worker's step, in turns. `FETCH`: the floor fetches frames, too.
+fn measure<const FETCH: bool>(rounds: usize, ground: &mut Ground, load: &mut Load, kind: Kind) -> Vec<(f64, f64)> {
     let streams = match kind {
         Kind::Client => [Stream::from_clients(true, ACK, SMALLEST)],
         Kind::Server => [Stream::from_servers(true, ACK, SMALLEST)],
         Kind::New => [Stream::from_clients(true, SYN, SMALLEST)],
     };
-    let mut rounds = Vec::new();
-    for number in 0..=ROUNDS {
-        let (floor, fetching) = (round(|| ground.turn::<false>()), round(|| ground.turn::<true>()));
+    let mut measured = Vec::new();
+    for number in 0..=rounds {
+        let floor = round(|| ground.turn::<FETCH>());
         let step = round(|| {
             match kind {
                 Kind::New => load.arrive_new(&streams[0]),
@@ -102,13 +103,13 @@ fn measure(ground: &mut Ground, load: &mut Load, kind: Kind) -> Vec<Round> {
             load.breathe_timed(ARRIVALS)
         });
         if number > 0 {
-            rounds.push([floor, fetching, step]);
+            measured.push((floor, step));
         } else {
             load.check_sent();
         }
         load.forget_new();
     }
-    rounds
+    measured
 }
 
 fn main() -> ExitCode {
@@ -139,11 +140,13 @@ fn main() -> ExitCode {
                 load = Some((method, Load::new(Plan { method, connections: clients, capacity, ..Plan::default() })));
             }
             let Some((_, load)) = &mut load else { continue };
-            let rounds = measure(ground, load, kind);
-            let [(floor, floor_least), (fetching, fetching_least), (step, step_least)] =
-                [0, 1, 2].map(|what| median_and_least(rounds.iter().map(|round| round[what])));
-            let [(ratio, _), (to_fetching, _)] =
-                [0, 1].map(|what| median_and_least(rounds.iter().map(|round| round[2] / round[what])));
+            let rounds = measure::<false>(ROUNDS, ground, load, kind);
+            let (floor, floor_least) = median_and_least(rounds.iter().map(|(floor, _)| *floor));
+            let (step, step_least) = median_and_least(rounds.iter().map(|(_, step)| *step));
+            let (ratio, _) = median_and_least(rounds.iter().map(|(floor, step)| step / floor));
+            let rounds = measure::<true>(ROUNDS_FETCHING, ground, load, kind);
+            let (fetching, fetching_least) = median_and_least(rounds.iter().map(|(floor, _)| *floor));
+            let (to_fetching, _) = median_and_least(rounds.iter().map(|(floor, step)| step / floor));
             let verdict = match ratio <= budget {
                 _ if clients < BUDGETED => "(none)",
                 true => "kept",
