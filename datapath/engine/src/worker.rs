@@ -175,7 +175,9 @@ impl<R: Rings> Worker<R> {
         loop {
             let known = self.express(frames, left, &mut others, now, &mut tally);
             let (done, rest) = frames.split_at_mut(known);
-            self.queue_all(done);
+            if !done.is_empty() {
+                self.queue_all(done);
+            }
             let Some((frame, rest)) = rest.split_first_mut() else { break };
             let Some((candidate, candidates_left)) = left[known..].split_first() else { break };
             match candidate.is_none() {

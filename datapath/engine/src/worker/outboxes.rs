@@ -8,7 +8,7 @@ use crate::hop::Port;
 use crate::rings::{Frame, Rings};
 
 /// Batches that may wait for one device.
-const BATCHES: usize = 4;
+const OUTBOX_BATCHES: usize = 4;
 
 /// The lists.
 #[derive(Debug)]
@@ -17,7 +17,7 @@ pub(super) struct Outboxes(Vec<Vec<Frame>>);
 impl Outboxes {
     /// For so many devices, and batches of this size.
     pub(super) fn new(ports: usize, batch_size: usize) -> Self {
-        Outboxes((0..ports).map(|_| Vec::with_capacity(batch_size * BATCHES)).collect())
+        Outboxes((0..ports).map(|_| Vec::with_capacity(batch_size * OUTBOX_BATCHES)).collect())
     }
 
     /// How many frames a device's list still takes.
