@@ -170,21 +170,22 @@ impl<R: Rings> Worker<R> {
         let mut rest = std::mem::take(&mut self.others);
         let mut others = rest.drain(..);
         let mut tally = Tally::default();
-        let mut left = &candidates[..batch.len()];
+        let mut seen = &candidates[..batch.len()];
         let mut frames = &mut batch[..];
         loop {
-            let known = self.express(frames, left, &mut others, now, &mut tally);
-            let (done, rest) = frames.split_at_mut(known);
+            let known = self.express(frames, seen, &mut others, now, &mut tally);
+            let (done, ahead) = frames.split_at_mut(known);
+            // What is left alone must not overtake those before it.
             if !done.is_empty() {
                 self.queue_all(done);
             }
-            let Some((frame, rest)) = rest.split_first_mut() else { break };
-            let Some((candidate, candidates_left)) = left[known..].split_first() else { break };
+            let Some((frame, ahead)) = ahead.split_first_mut() else { break };
+            let Some((candidate, seen_ahead)) = seen[known..].split_first() else { break };
             match candidate.is_none() {
                 true => self.forward_other(frame.take(), others.next(), now),
                 false => self.forward_seen(frame.take(), candidate, now),
             }
-            (frames, left) = (rest, candidates_left);
+            (frames, seen) = (ahead, seen_ahead);
         }
         batch.clear();
         drop(others);

@@ -1,9 +1,8 @@
 //! Where frames come from and go to: the border of the engine.
 //!
 //! A [`Frame`] is a chunk of frame memory that is ours for the moment, named by where its packet starts, as in AF_XDP. It
-//! exists only between
-//! [`Rings::receive`] or [`Rings::spare`] and [`Rings::transmit`] or [`Rings::recycle`]; it can not be copied, and a lost
-//! one is a bug that a debug build panics at. The [`Ledger`] says where every frame is.
+//! exists only between [`Rings::receive`] or [`Rings::spare`] and [`Rings::transmit`] or [`Rings::recycle`]; it can not be
+//! copied, and a lost one is a bug that a debug build panics at. The [`Ledger`] says where every frame is.
 //!
 //! Implementations: `XskRings` of the director (AF_XDP), and in here [`memory`] for tests, benches and replay, and
 //! [`fault`], which makes another one misbehave.
@@ -19,8 +18,8 @@ const GONE: u64 = u64::MAX;
 const PORT: u64 = 0xff << PORT_SHIFT;
 const PORT_SHIFT: u32 = 32;
 
-/// A frame in our hands: where the packet is in the frame memory, and which device it came from. It
-/// stands in memory as a descriptor of AF_XDP does.
+/// A frame in our hands: where the packet is in the frame memory, and which device it came from. It stands in memory as a
+/// descriptor of AF_XDP does.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "a frame must be transmitted or recycled"]
 pub struct Frame {
