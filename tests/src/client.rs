@@ -121,7 +121,7 @@ impl Client {
 
     /// Asks by UDP: from `sockets` sockets one after the other, each `asks` times with a payload of `size` bytes. All
     /// answers to one socket must come from the same server, else they count as failures. No socket has the port of an
-    /// earlier one, whose connection the director may remember.
+    /// earlier one, whose connection the director may remember, before all ports have had their turn.
     pub fn udp(&self, to: SocketAddr, sockets: usize, asks: usize, size: usize) -> Result<Answers> {
         self.ask_by_udp(to, sockets, asks, size, &[])
     }
@@ -132,8 +132,10 @@ impl Client {
     }
 
     fn ask_by_udp(&self, to: SocketAddr, sockets: usize, asks: usize, size: usize, words: &[&str]) -> Result<Answers> {
-        let first = FREE_PORT.fetch_add(sockets, Relaxed);
-        ensure!(first + sockets <= PORTS.end, "there are no ports left that were never asked from");
+        ensure!(sockets <= PORTS.len(), "{sockets} sockets, and there are ports for {}", PORTS.len());
+        let place = |next: usize| if next + sockets > PORTS.end { PORTS.start } else { next };
+        let first =
+            FREE_PORT.fetch_update(Relaxed, Relaxed, |next| Some(place(next) + sockets)).map_or_else(place, place);
         let numbers = [first, sockets, asks, size].map(|number| number.to_string());
         let [first, sockets, asks, size] = &numbers;
         let to = to.to_string();
