@@ -3,8 +3,8 @@
 //! A new NAT connection asks for its client, so the table is kept as the stretches of addresses that go one way: a look-up is
 //! a search by halves, however many lengths of prefixes there are.
 //!
-//! Invariant: immutable once built; stretches say what the prefixes said (a test compares them). Policy routing (rules by source, mark or interface) is not here: the director
-//! mirrors the main table.
+//! Invariant: immutable once built; stretches say what the prefixes said (a test compares them). Policy routing (rules by
+//! source, mark or interface) is not here: the director mirrors the main table.
 
 use rustc_hash::FxHashMap;
 

@@ -45,7 +45,8 @@ fn answered(ports: u64, port: u16) -> u64 {
 
 impl Table {
     /// Makes an IPv4 connection under the hash of its client's flow. As for [`insert`](Table::insert), but that the caller has
-    /// [counted](Table::count) it; it is not counted any more if there is no place for it. `owed`: the caller will soon [enter](Table::enter_answers) the answers' key.
+    /// [counted](Table::count) it; it is not counted any more if there is no place for it. `owed`: the caller will soon
+    /// [enter](Table::enter_answers) the answers' key.
     #[inline(always)]
     pub(crate) fn insert4(&self, new: &New<Key4>, hash: FlowHash, owed: bool, now: Now) -> Result<ConnId, Full> {
         self.insert_as(&self.v4, |index| self.v4.raw(index), new, hash, owed, now)
