@@ -559,6 +559,13 @@ fn only(answers: &Answers, servers: &[&str]) -> Result<()> {
     answers.are(&some.collect::<Vec<_>>())
 }
 
+/// Demands that nobody but these answers. Which of them does is not asked: by least connections, two connections more
+/// that stay at one of them are as much as hundreds of requests that went by.
+fn none_but(answers: &Answers, servers: &[&str]) -> Result<()> {
+    let any = servers.iter().map(|server| (*server, Expected::Between(0, u64::MAX)));
+    answers.are(&any.collect::<Vec<_>>())
+}
+
 /// Guards plugins in files: the configuration, the watched directory, what `xvsadm` saves, and a new start.
 #[test]
 fn plugins_come_from_files() -> Outcome {
@@ -591,7 +598,7 @@ fn plugins_come_from_files() -> Outcome {
             cases.case("an option is changed by `apply`, under load", || {
                 let mut fresh = lab.client().keep_asking(to, UNDER_WAY as usize)?;
                 let kept = lab.client().keep_connections(to, 8)?;
-                only(&from_here(&mut fresh, 50)?, &["rs1", "rs2"])?;
+                none_but(&from_here(&mut fresh, 50)?, &["rs1", "rs2"])?;
                 let file = lab.directory().join("other.toml");
                 fs::write(&file, zoned(&lab, &directory, "b")?)?;
                 ds.xvs(&["apply", &file.to_string_lossy()])?;
