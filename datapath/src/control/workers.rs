@@ -112,7 +112,10 @@ impl Handle {
         let (outbox, returns) = unbounded();
         let waker = Arc::new(EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?);
         let (started, ready) = bounded(1);
-        let sleep = Sleep::new(worker.rings.sockets(), waker.clone())?;
+        let sleep = match worker.rings.is_zero_copy()? {
+            true => Sleep::by_edges(worker.rings.sockets(), waker.clone())?,
+            false => Sleep::by_looks(waker.clone()),
+        };
         let life = Life { inbox, outbox, sleep, public: public.clone(), linger: linger.map(Linger::new) };
         let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
             if let Some(cpu) = cpu {
@@ -287,7 +290,7 @@ impl Life {
     /// Waits for packets or mail, for a moment.
     fn sleep(&self, worker: &Worker<XskRings>) -> Woken {
         let waits = worker.backlog() + worker.held() > 0 || worker.rings.needs_look();
-        self.sleep.wait(if waits { NAP } else { SLEEP })
+        self.sleep.wait(worker.rings.sockets(), if waits { NAP } else { SLEEP })
     }
 }
 

@@ -13,7 +13,7 @@ use xvs_engine::lines::prefetch_for_writing;
 use xvs_engine::rings::{Frame, Ledger, Rings};
 
 use super::ring::Ring;
-use super::socket::{Bound, Monitor, Sockets, xdp_option};
+use super::socket::{Bound, Monitor, Sockets, is_zero_copy, xdp_option};
 
 /// Where the kernel starts a received packet in its chunk (XDP_PACKET_HEADROOM); a frame of our own starts there too.
 const HEADROOM: u32 = 256;
@@ -133,6 +133,14 @@ impl XskRings {
     /// No file descriptor is left.
     pub fn monitors(&self) -> io::Result<Vec<Monitor>> {
         self.sockets().map(Monitor::of).collect()
+    }
+
+    /// Are the sockets in zero-copy mode, by the kernel's own answer? They agree, since they share the frames.
+    ///
+    /// # Errors
+    /// The kernel does not say.
+    pub fn is_zero_copy(&self) -> io::Result<bool> {
+        self.devices.first().map_or(Ok(false), |device| is_zero_copy(device.bound.as_fd()))
     }
 
     /// How many packets waited in the fullest receive ring at the last reception. None if it took packets that were

@@ -326,6 +326,12 @@ pub(super) fn xdp_option<T: Plain>(socket: BorrowedFd<'_>, option: libc::c_int) 
     if result == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Is the socket in zero-copy mode, by the kernel's own answer (XDP_OPTIONS)?
+pub(super) fn is_zero_copy(socket: BorrowedFd<'_>) -> io::Result<bool> {
+    let options: u32 = xdp_option(socket, libc::XDP_OPTIONS)?;
+    Ok(options & libc::XDP_OPTIONS_ZEROCOPY != 0)
+}
+
 /// What the kernel says of one socket, to be asked from another thread than the worker's.
 #[derive(Debug)]
 pub struct Monitor {
@@ -337,10 +343,12 @@ impl Monitor {
         Ok(Monitor { socket: socket.try_clone_to_owned()? })
     }
 
-    /// Is the queue in zero-copy mode, by the kernel's own answer (XDP_OPTIONS)?
+    /// Is the queue in zero-copy mode, by the kernel's own answer?
+    ///
+    /// # Errors
+    /// The kernel does not say.
     pub fn is_zero_copy(&self) -> io::Result<bool> {
-        let options: u32 = xdp_option(self.socket.as_fd(), libc::XDP_OPTIONS)?;
-        Ok(options & libc::XDP_OPTIONS_ZEROCOPY != 0)
+        is_zero_copy(self.socket.as_fd())
     }
 
     /// The kernel's counts of trouble (XDP_STATISTICS): name, value, meaning.
