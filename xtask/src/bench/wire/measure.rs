@@ -11,8 +11,11 @@ use super::rows::Row;
 
 /// Flows of the floods: more than a cache of the first level holds, as many as a busy service has at a time.
 const FLOWS: u32 = 8192;
-/// New connections of the SYN flood, no two alike.
-const CONNECTIONS: u32 = 400_000;
+/// New connections that the SYN flood has to choose from, in turn: more than are sent in its time, so that no two are alike.
+const CONNECTIONS: u32 = 6_000_000;
+/// Seconds of the SYN flood: a third of a second leaves room in the kernel's table of connections, whose usual bound is
+/// 262,144.
+const SYN_SECONDS: f64 = 0.3;
 /// A load that everybody should carry.
 const PACED: u64 = 50_000;
 
@@ -55,7 +58,7 @@ fn floods(ground: &mut Ground, standing: &Standing, row: &mut Row) -> Result<()>
     row.raw("large", to_value(large)?);
     row.set("large pps", large.rate());
     if who.knows_connections() || who == Contender::Plain {
-        let new = Flood { kind: Kind::Syn, flows: CONNECTIONS, net: 96, packets: Some(CONNECTIONS.into()), ..flood };
+        let new = Flood { kind: Kind::Syn, flows: CONNECTIONS, net: 96, seconds: SYN_SECONDS, ..flood };
         let new = ground.flood(standing, &new)?;
         row.raw("syn", to_value(new)?);
         row.set("syn pps", new.rate());
