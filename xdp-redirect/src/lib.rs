@@ -8,6 +8,7 @@
 //! Redirect          all interfaces, one set of keys                  lib.rs
 //!   Interface       a copy of the program, its sockets, its link     interface.rs
 //!   Steering        which keys, counted; four maps                   steering.rs, key.rs
+//!   Quick           the commonest keys once more, quick to read      quick.rs, quick/
 //!   Ranges          prefixes and ranges of ports: what no key names  ranges.rs
 //!   Counter         what became of the frames                        counters.rs
 //! ```
@@ -30,6 +31,7 @@ mod error;
 mod interface;
 mod kernel;
 mod key;
+mod quick;
 mod ranges;
 mod steering;
 
@@ -136,7 +138,7 @@ impl Redirect {
             return Err(Error::other("load the XDP program", "no interface is given: name at least one"));
         };
         let (interface, maps) = Interface::load(first, options.absent, None)?;
-        let (steering, ranges) = (Steering::new(maps), Ranges::default());
+        let (steering, ranges) = (Steering::new(maps)?, Ranges::default());
         let mut redirect = Redirect { options: *options, steering, ranges, interfaces: vec![interface] };
         for spec in rest {
             redirect.add(spec)?;
