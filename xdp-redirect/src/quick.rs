@@ -12,7 +12,7 @@ mod destinations;
 mod table;
 
 use std::mem::{offset_of, size_of};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::os::fd::AsFd as _;
 
 use libbpf_rs::MapHandle;
@@ -21,8 +21,12 @@ use crate::error::Error;
 use crate::kernel::Words;
 use crate::key::{Kind, Protocol};
 use crate::quick::destinations::Destinations;
-use crate::quick::table::{SLOTS, Table};
+use crate::quick::table::Table;
 use crate::skeleton::types;
+
+/// `QUICK_SLOTS` and `QUICK_SPREAD` of `bpf/quick.h`: preprocessor names leave no trace in BTF.
+const SLOTS: usize = 8;
+const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Bytes of a word, and of a bucket.
 const WORD: usize = size_of::<u64>();
@@ -34,8 +38,8 @@ const _: () = assert!(BUCKET == SLOTS * WORD);
 /// The memory that all interfaces' programs read, and what is to stand in it.
 pub(crate) struct Quick {
     words: Words,
-    services: Table,
-    replies: Table,
+    /// By [`Kind`].
+    tables: [Table; 2],
     destinations: Destinations,
 }
 
@@ -49,64 +53,50 @@ impl Quick {
         let table = |from: usize, to: usize| Table::new(from / WORD, (to - from) / BUCKET);
         Ok(Quick {
             words,
-            services: table(services, replies),
-            replies: table(replies, destinations),
+            tables: [table(services, replies), table(replies, destinations)],
             destinations: Destinations::new(destinations / WORD, (size_of::<types::quick>() - destinations) / WORD),
         })
     }
 
     /// A key is wanted, and was not before.
     pub(crate) fn add(&mut self, kind: Kind, protocol: Protocol, address: IpAddr, port: u16) {
-        let Some((address, key)) = key(protocol, address, port) else { return };
         let words = self.words.all();
-        match kind {
-            Kind::Service => {
-                self.destinations.add(words, address);
-                self.services.add(words, key);
-            }
-            Kind::Reply => self.replies.add(words, key),
+        if kind == Kind::Service {
+            self.destinations.add(words, address);
+        }
+        if let Some(key) = key(protocol, address, port) {
+            self.tables[kind as usize].add(words, key);
         }
     }
 
     /// A key that was added is not wanted any more.
     pub(crate) fn remove(&mut self, kind: Kind, protocol: Protocol, address: IpAddr, port: u16) {
-        let Some((address, key)) = key(protocol, address, port) else { return };
         let words = self.words.all();
-        match kind {
-            Kind::Service => {
-                self.services.remove(words, key);
-                self.destinations.remove(words, address);
-            }
-            Kind::Reply => self.replies.remove(words, key),
+        if let Some(key) = key(protocol, address, port) {
+            self.tables[kind as usize].remove(words, key);
+        }
+        if kind == Kind::Service {
+            self.destinations.remove(words, address);
         }
     }
 
     /// An address is the director's own, and was not before.
     pub(crate) fn add_local(&mut self, address: IpAddr) {
-        if let IpAddr::V4(address) = address {
-            self.destinations.add(self.words.all(), in_frame(address));
-        }
+        self.destinations.add(self.words.all(), address);
     }
 
     /// An address that was added is not the director's own any more.
     pub(crate) fn remove_local(&mut self, address: IpAddr) {
-        if let IpAddr::V4(address) = address {
-            self.destinations.remove(self.words.all(), in_frame(address));
-        }
+        self.destinations.remove(self.words.all(), address);
     }
 }
 
-/// The address as the program loads it from a frame.
-fn in_frame(address: Ipv4Addr) -> u32 {
-    u32::from_ne_bytes(address.octets())
-}
-
-/// The address and the whole key as the program makes it from a frame (`quick_key`): none of IPv6, none of SCTP.
-fn key(protocol: Protocol, address: IpAddr, port: u16) -> Option<(u32, u64)> {
+/// A key as the program makes it from a frame (`quick_key`): none of IPv6, none of SCTP.
+fn key(protocol: Protocol, address: IpAddr, port: u16) -> Option<u64> {
     let (IpAddr::V4(address), Protocol::Tcp | Protocol::Udp) = (address, protocol) else { return None };
-    let address = in_frame(address);
+    let address = u32::from_ne_bytes(address.octets());
     let port = u16::from_ne_bytes(port.to_be_bytes());
-    Some((address, u64::from(address) << 32 | u64::from(port) << 16 | u64::from(protocol.number())))
+    Some(u64::from(address) << 32 | u64::from(port) << 16 | u64::from(protocol.number()))
 }
 
 #[cfg(test)]
@@ -120,10 +110,10 @@ mod tests {
         let v6: IpAddr = "::ffff:192.0.2.1".parse().unwrap();
         assert_eq!(key(Protocol::Tcp, v6, 80), None);
         assert_eq!(key(Protocol::Sctp, v4, 80), None);
-        let (address, tcp) = key(Protocol::Tcp, v4, 0x1234).unwrap();
-        assert_eq!(address.to_ne_bytes(), [192, 0, 2, 1]);
+        let tcp = key(Protocol::Tcp, v4, 0x1234).unwrap();
+        assert_eq!(((tcp >> 32) as u32).to_ne_bytes(), [192, 0, 2, 1]);
         assert_eq!(((tcp >> 16) as u16).to_ne_bytes(), [0x12, 0x34]);
         let others = [(Protocol::Udp, 0x1234), (Protocol::Tcp, 0x3412), (Protocol::Tcp, 0)];
-        assert!(others.iter().all(|&(protocol, port)| key(protocol, v4, port).unwrap().1 != tcp));
+        assert!(others.iter().all(|&(protocol, port)| key(protocol, v4, port).unwrap() != tcp));
     }
 }

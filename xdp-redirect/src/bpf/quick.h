@@ -23,9 +23,8 @@
 #define QUICK_SERVICES_BITS 12
 #define QUICK_REPLIES_BITS 13
 #define QUICK_DESTINATIONS_BITS 16
-/* Spreads keys over buckets and addresses over bits: the golden ratio, 2^64 and 2^32 times. Known to quick.rs, too. */
+/* Spreads keys over buckets and addresses over bits: the golden ratio, 2^64 times. Known to quick.rs, too. */
 #define QUICK_SPREAD 0x9e3779b97f4a7c15ull
-#define QUICK_SPREAD_ADDRESS 0x9e3779b1u
 
 /* Address, port and protocol as they stand in the frame, see quick_key(). 0 is an empty slot, as protocol 0 is none of a
  * key. All ones is a slot whose key went: it ends no search. */
@@ -36,7 +35,7 @@ struct quick_bucket {
 struct quick {
 	struct quick_bucket services[1 << QUICK_SERVICES_BITS];
 	struct quick_bucket replies[1 << QUICK_REPLIES_BITS];
-	/* A bit for each of many addresses: some service or address of the director has this bit. */
+	/* A bit for each of many addresses, of both families: some service or address of the director has this bit. */
 	__u64 destinations[(1 << QUICK_DESTINATIONS_BITS) / 64];
 };
 
@@ -78,12 +77,30 @@ static __always_inline enum quick_search quick_search(const volatile struct quic
 		found;                                                                                         \
 	})
 
-/* May the address be a service's or the director's? */
-static __always_inline bool quick_destination(__be32 address)
+/* May the address be a service's or the director's? Its halves are those of struct key. */
+static __always_inline bool quick_destination(__u64 upper, __u64 lower)
 {
-	__u32 bit = address * QUICK_SPREAD_ADDRESS >> (32 - QUICK_DESTINATIONS_BITS);
+	__u32 bit = (upper * QUICK_SPREAD ^ lower) * QUICK_SPREAD >> (64 - QUICK_DESTINATIONS_BITS);
 
 	return quick.destinations[bit / 64] >> (bit % 64) & 1;
+}
+
+static __always_inline bool quick_destination_key(const struct key *key)
+{
+	__u64 half[2];
+
+	__builtin_memcpy(half, key->address, sizeof(half));
+	return quick_destination(half[0], half[1]);
+}
+
+static __always_inline bool quick_destination_ipv4(__be32 address)
+{
+	union {
+		__u32 word[2];
+		__u64 half;
+	} lower = { .word = { bpf_htonl(0xffff), address } };
+
+	return quick_destination(0, lower.half);
 }
 
 /* What the tables tell of a packet: QUICK_NOTHING that is certain; of QUICK_NO_SERVICE only that no service has its
@@ -94,7 +111,7 @@ static __always_inline enum quick_verdict quick_ask(const struct iphdr *ip, __be
 {
 	enum quick_search found;
 
-	if (quick_destination(ip->daddr)) {
+	if (quick_destination_ipv4(ip->daddr)) {
 		found = QUICK_FIND(services, QUICK_SERVICES_BITS, ip->daddr, destination, ip->protocol);
 		return found == QUICK_FOUND ? QUICK_SERVICE : found == QUICK_ABSENT ? QUICK_NO_SERVICE : QUICK_NOTHING;
 	}

@@ -131,11 +131,13 @@ static __always_inline enum outcome classify_transport(const struct frame *frame
 		if (at(frame, packet->payload + header) > frame->end || packet->room < header || !read_ports(frame, packet))
 			return outcome_passed_malformed;
 	}
-	if (is_service(&packet->destination, &packet->source, later, no_key))
+	/* To an address that is neither a service's nor the director's, as most replies are, only a range can say "service". */
+	bool known = quick_destination_key(&packet->destination);
+	if (is_service(&packet->destination, &packet->source, later, no_key || !known))
 		return later ? outcome_redirected_fragment : outcome_redirected_service;
 	if (!is_reply(&packet->source, later))
 		return outcome_passed_not_steered;
-	if (is_local(&packet->destination))
+	if (known && is_local(&packet->destination))
 		return outcome_passed_local;
 	return later ? outcome_redirected_fragment : outcome_redirected_reply;
 }

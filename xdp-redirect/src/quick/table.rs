@@ -10,9 +10,7 @@ use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
-/// `QUICK_SLOTS` and `QUICK_SPREAD` of `bpf/quick.h`: preprocessor names leave no trace in BTF.
-pub(super) const SLOTS: usize = 8;
-const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+use crate::quick::{SLOTS, SPREAD};
 
 /// Nothing is in this slot, nor in those behind it. A key is never 0, as its protocol is not.
 const EMPTY: u64 = 0;
