@@ -1,4 +1,5 @@
-//! The quick tables: the keys of IPv4, TCP and UDP once more, where the program reads them without a helper's call.
+//! The quick tables: the keys of IPv4, TCP and UDP once more, where the program reads them without a helper's call; and which
+//! destinations, of all families and protocols, it need not look for.
 //!
 //! The program asks here first, and the maps only if it is not told: `bpf/quick.h` says what it concludes, and from that
 //! follows what must be kept here. Invariant: what is in a table is wanted; a wanted key that is in none has a bucket without

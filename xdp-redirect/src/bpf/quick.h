@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only
  *
- * The quick tables: the keys of IPv4, TCP and UDP once more, as words in memory that is read without asking a helper.
- * User space writes them through a mapping of the same memory (quick.rs), the program only reads.
+ * The quick tables: the keys of IPv4, TCP and UDP once more, as words in memory that is read without asking a helper;
+ * and for all families and protocols which destinations need not be looked for. User space writes them through a mapping
+ * of the same memory (quick.rs), the program only reads.
  *
  * Invariants. What the program finds in a table is steered: it is in `services` or `replies` as well. What it does not
  * find is not steered only if an empty slot ended the search; a bucket without one may have had no room for the key,
