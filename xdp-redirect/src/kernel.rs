@@ -2,10 +2,10 @@
 //!
 //! JUSTIFICATION: this is the only unsafe code of the crate. libbpf-rs attaches XDP links without a mode, detaches
 //! without naming the program it expects to find, lists all programs of the system to name one, runs a program
-//! only while the object it came from is alive, which would tie every interface to a self-referential struct, and maps the
-//! memory of no map.
-//! Invariant: no pointer outlives the call it is made for, or the mapping it points into ([`Words`]), and file descriptors
-//! come and go as owned or borrowed types.
+//! only while the object it came from is alive, which would tie every interface to a self-referential struct, and maps
+//! the memory of no map.
+//! Invariant: no pointer outlives the call it is made for, or the mapping it points into ([`Words`]), and file
+//! descriptors come and go as owned or borrowed types.
 
 use std::ffi::CStr;
 use std::io;

@@ -67,7 +67,7 @@ pub enum Key {
     },
 }
 
-/// A kind of key that has ports.
+/// A kind of key that has ports, in the order of the flags of addresses and of the quick tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Service,

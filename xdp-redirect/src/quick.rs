@@ -1,13 +1,13 @@
-//! The quick tables: the keys of IPv4, TCP and UDP once more, where the program reads them without a helper's call; and which
-//! destinations, of all families and protocols, it need not look for.
+//! The quick tables: the keys of IPv4, TCP and UDP once more, where the program reads them without a helper's call; and
+//! which destinations, of all families and protocols, it need not look for.
 //!
 //! The program asks here first, and the maps only if it is not told: `bpf/quick.h` says what it concludes, and from that
-//! follows what must be kept here. Invariant: what is in a table is wanted; a wanted key that is in none has a bucket without
-//! an empty slot; and the bit of each address that has a service or is the director's own is set. Words are written
-//! whole, one after the other, in an order that keeps this for keys that stay while others come and go.
+//! follows what must be kept here. Invariant: what is in a table is wanted; a wanted key that is in none has a bucket
+//! without an empty slot; and the bit of each address that has a service or is the director's own is set. Words are
+//! written whole, one after the other, in an order that keeps this for keys that stay while others come and go.
 //!
-//! It never fails and is never full: what finds no room is left out, and found in the maps. It counts no keys: a key comes
-//! once and goes once.
+//! It never fails and is never full: what finds no room is left out, and found in the maps. It counts no keys: a key
+//! comes once and goes once.
 
 mod destinations;
 mod table;

@@ -1,9 +1,8 @@
 //! Which keys the program knows: our counted view of the maps of keys that all interfaces share.
 //!
 //! Invariant: a key is in the kernel's map if and only if somebody here still wants it, [`Quick`] is told of just these,
-//! and an address is in
-//! `addresses` if and only if some service, reply or tunnel key has it. When a step fails, the steps before it are undone.
-//! It does not know why a key is wanted.
+//! and an address is in `addresses` if and only if some service, reply or tunnel key has it. When a step fails, the
+//! steps before it are undone. It does not know why a key is wanted.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

@@ -7,8 +7,8 @@
  * Invariants. What the program finds in a table is steered: it is in `services` or `replies` as well. What it does not
  * find is not steered only if an empty slot ended the search; a bucket without one may have had no room for the key,
  * and then the maps are asked. A key that stays is in the same slot all the time, and no slot before it is ever empty.
- * An address whose bit in `destinations` is clear is neither a service's nor the director's. All that for a key that is not
- * about to come or go: a moment's difference to the maps is that between two frames.
+ * An address whose bit in `destinations` is clear is neither a service's nor the director's. All that for a key that is
+ * not about to come or go: a moment's difference to the maps is as if the frame had come a moment sooner or later.
  *
  * It is no truth of its own: whatever is here can be left out, and costs time then, nothing else.
  */

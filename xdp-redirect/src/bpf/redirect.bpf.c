@@ -9,8 +9,8 @@
  *
  * Invariants: the frame is never written to and its head is never moved, since AF_XDP users compute addresses from it;
  * every frame is counted once; a frame goes to the socket of the queue it arrived on, because AF_XDP delivers to no
- * other. The quick tables (quick.h) only spare look-ups: without them every verdict would be the same. It keeps no state of
- * connections.
+ * other. The quick tables (quick.h) only spare look-ups: without them every verdict would be the same. It keeps no state
+ * of connections.
  */
 #include "maps.h"
 #include "parse.h"

@@ -1,7 +1,7 @@
 //! Which addresses may be a service's or the director's: a bit for many addresses each, counted.
 //!
-//! Invariant: a bit is set if and only if some address of it was added more often than removed. A clear bit is certain; a
-//! set one says "perhaps", and is no more than a reason to look closer.
+//! Invariant: a bit is set if and only if some address of it was added more often than removed. A clear bit is certain;
+//! a set one says "perhaps", and is no more than a reason to look closer.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

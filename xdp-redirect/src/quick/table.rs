@@ -1,8 +1,9 @@
 //! One quick table: words in buckets of one line of the cache, and what found no room in its bucket.
 //!
-//! Invariants: a key stands in its own bucket only, and once; it never moves. Slots with something in them come before empty
-//! ones, so a reader stops at the first empty one; what a key leaves behind is [`GONE`] as long as anything follows it.
-//! A bucket that something was left out of has a key in each slot, so a reader never concludes that this is not wanted.
+//! Invariants: a key stands in its own bucket only, and once; it never moves. Slots with something in them come before
+//! empty ones, so a reader stops at the first empty one; what a key leaves behind is [`GONE`] as long as anything follows
+//! it. A bucket that something was left out of has a key in each slot, so a reader never concludes that this is not
+//! wanted.
 //!
 //! It is not the memory, which it is handed for each step, and knows nothing of what a key means.
 
