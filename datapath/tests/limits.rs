@@ -74,7 +74,7 @@ fn forms(name: &str, value: u64) -> Vec<String> {
     let mut forms: Vec<String> =
         [value, value.saturating_sub(1)].into_iter().flat_map(|number| [number.to_string(), commas(number)]).collect();
     if name.ends_with("BITS") {
-        forms.push((1u64 << value.min(63)).to_string());
+        forms.extend([(1u64 << value.min(63)).to_string(), commas(1u64 << value.min(63))]);
     }
     if value > 0 && value.is_multiple_of(1 << 30) {
         forms.push(format!("{} GiB", value >> 30));

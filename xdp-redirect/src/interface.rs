@@ -57,7 +57,7 @@ impl Interface {
         if let Some(shared) = shared {
             let reuse = |map: &mut OpenMapMut<'_>, with: &MapHandle| map.reuse_fd(with.as_fd()).map_err(load_error);
             reuse(&mut open.maps.services, &shared.services)?;
-            reuse(&mut open.maps.plain_services, &shared.plain_services)?;
+            reuse(&mut open.maps.bss_quick, &shared.quick)?;
             reuse(&mut open.maps.replies, &shared.replies)?;
             reuse(&mut open.maps.addresses, &shared.addresses)?;
             reuse(&mut open.maps.local, &shared.local)?;
@@ -67,7 +67,7 @@ impl Interface {
 
         let maps = Maps {
             services: MapHandle::try_from(&skeleton.maps.services).map_err(load_error)?,
-            plain_services: MapHandle::try_from(&skeleton.maps.plain_services).map_err(load_error)?,
+            quick: MapHandle::try_from(&skeleton.maps.bss_quick).map_err(load_error)?,
             replies: MapHandle::try_from(&skeleton.maps.replies).map_err(load_error)?,
             addresses: MapHandle::try_from(&skeleton.maps.addresses).map_err(load_error)?,
             local: MapHandle::try_from(&skeleton.maps.local).map_err(load_error)?,

@@ -1,16 +1,21 @@
 //! The few BPF calls that libbpf-rs wraps not at all, or without the argument that we need.
 //!
 //! JUSTIFICATION: this is the only unsafe code of the crate. libbpf-rs attaches XDP links without a mode, detaches
-//! without naming the program it expects to find, lists all programs of the system to name one, and runs a program
-//! only while the object it came from is alive, which would tie every interface to a self-referential struct.
-//! Invariant: no pointer outlives the call it is made for, and file descriptors come and go as owned or borrowed types.
+//! without naming the program it expects to find, lists all programs of the system to name one, runs a program
+//! only while the object it came from is alive, which would tie every interface to a self-referential struct, and maps
+//! the memory of no map.
+//! Invariant: no pointer outlives the call it is made for, or the mapping it points into ([`Words`]), and file
+//! descriptors come and go as owned or borrowed types.
 
 use std::ffi::CStr;
 use std::io;
 use std::mem::{size_of, size_of_val};
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::slice;
+use std::sync::atomic::AtomicU64;
 
 use libbpf_rs::libbpf_sys as sys;
+use memmap2::{MmapOptions, MmapRaw};
 
 /// Attaches a program to an interface in the mode that `flags` name (`XDP_FLAGS_DRV_MODE`, `XDP_FLAGS_SKB_MODE`). The
 /// kernel detaches it when the last descriptor of the link is closed, thus also when the process dies.
@@ -102,6 +107,28 @@ pub(crate) fn run(program: BorrowedFd<'_>, frame: &[u8], ifindex: u32, queue: u3
     // buffers are given, so nothing is written but `options` itself.
     check(unsafe { sys::bpf_prog_test_run_opts(program.as_raw_fd(), &mut options) })?;
     Ok(Run { action: options.retval, nanoseconds: options.duration })
+}
+
+/// The memory of an array map (`BPF_F_MMAPABLE`) as words, which programs read while we write them.
+pub(crate) struct Words {
+    memory: MmapRaw,
+}
+
+impl Words {
+    /// Maps as many whole words as fit into `bytes` from the beginning of the map.
+    pub(crate) fn map(map: BorrowedFd<'_>, bytes: usize) -> io::Result<Words> {
+        let memory = MmapOptions::new().len(bytes).map_raw(map.as_raw_fd())?;
+        Ok(Words { memory })
+    }
+
+    /// All words. The mapping holds the map in the kernel, whoever else lets go of it.
+    pub(crate) fn all(&self) -> &[AtomicU64] {
+        let count = self.memory.len() / size_of::<AtomicU64>();
+        // SAFETY: the memory is mapped for reading and writing as long as `self` lives, begins on a page, is as long as
+        // that, and is filled with integers from the start. Nobody here has another view of it, and what else looks at
+        // it, the kernel's programs, sees nothing of ours but atomic stores.
+        unsafe { slice::from_raw_parts(self.memory.as_mut_ptr().cast(), count) }
+    }
 }
 
 /// libbpf answers with a negative error number.

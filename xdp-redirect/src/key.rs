@@ -67,6 +67,13 @@ pub enum Key {
     },
 }
 
+/// A kind of key that has ports, in the order of the flags of addresses and of the quick tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Service,
+    Reply,
+}
+
 /// A key as the kernel's maps hold it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Entry([u8; Entry::SIZE]);
@@ -95,32 +102,8 @@ impl Entry {
     }
 }
 
-/// A service's key as the program asks for it first (`struct plain_key`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct PlainEntry([u8; PlainEntry::SIZE]);
-
-impl PlainEntry {
-    const SIZE: usize = size_of::<types::plain_key>();
-
-    /// None of IPv6.
-    pub(crate) fn new(address: IpAddr, port: u16, protocol: u8) -> Option<PlainEntry> {
-        let IpAddr::V4(address) = address else { return None };
-        let mut bytes = [0; PlainEntry::SIZE];
-        let at = offset_of!(types::plain_key, address);
-        bytes[at..at + 4].copy_from_slice(&address.octets());
-        let at = offset_of!(types::plain_key, port);
-        bytes[at..at + 2].copy_from_slice(&port.to_be_bytes());
-        bytes[offset_of!(types::plain_key, protocol)] = protocol;
-        Some(PlainEntry(bytes))
-    }
-
-    pub(crate) fn bytes(&self) -> &[u8] {
-        &self.0
-    }
-}
-
 // No padding: the kernel hashes every byte, and we write only the fields.
-const _: () = assert!(Entry::SIZE == 16 + 2 + 1 + 1 && PlainEntry::SIZE == 4 + 2 + 1 + 1);
+const _: () = assert!(Entry::SIZE == 16 + 2 + 1 + 1);
 
 #[cfg(test)]
 mod tests {
@@ -139,8 +122,5 @@ mod tests {
     fn ports_are_in_network_order() {
         let entry = Entry::new("192.0.2.1".parse().unwrap(), 0x1234, 6);
         assert_eq!(entry.bytes()[16..18], [0x12, 0x34]);
-        let plain = PlainEntry::new("192.0.2.1".parse().unwrap(), 0x1234, 6).unwrap();
-        assert_eq!(plain.bytes(), [192, 0, 2, 1, 0x12, 0x34, 6, 0]);
-        assert_eq!(PlainEntry::new("::ffff:192.0.2.1".parse().unwrap(), 0x1234, 6), None);
     }
 }

@@ -8,6 +8,7 @@
 //! Redirect          all interfaces, one set of keys                  lib.rs
 //!   Interface       a copy of the program, its sockets, its link     interface.rs
 //!   Steering        which keys, counted; four maps                   steering.rs, key.rs
+//!   Quick           the commonest keys once more, quick to read      quick.rs, quick/
 //!   Ranges          prefixes and ranges of ports: what no key names  ranges.rs
 //!   Counter         what became of the frames                        counters.rs
 //! ```
@@ -16,7 +17,8 @@
 //! all would have to find the interface's slots by a look-up for each frame, and would fix the number of interfaces
 //! and queues in advance. So each interface gets a copy of the program with a socket map of its own, sized to its
 //! queues, and the queue number is the index: nothing to look up, nothing to fix. A copy costs some ten kilobytes. The
-//! steering maps exist once, and every copy uses them: a key is steered on all interfaces in one step.
+//! steering maps exist once, and every copy uses them, the 776 KiB of the quick tables too: a key is steered on all
+//! interfaces in one step.
 //!
 //! **Invariants.** The program never moves a frame's head. A queue without a living worker drops (or passes, as
 //! configured) what is steered. Dropping [`Redirect`], or the death of the process, detaches everything; nothing is
@@ -30,6 +32,7 @@ mod error;
 mod interface;
 mod kernel;
 mod key;
+mod quick;
 mod ranges;
 mod steering;
 
@@ -136,7 +139,7 @@ impl Redirect {
             return Err(Error::other("load the XDP program", "no interface is given: name at least one"));
         };
         let (interface, maps) = Interface::load(first, options.absent, None)?;
-        let (steering, ranges) = (Steering::new(maps), Ranges::default());
+        let (steering, ranges) = (Steering::new(maps)?, Ranges::default());
         let mut redirect = Redirect { options: *options, steering, ranges, interfaces: vec![interface] };
         for spec in rest {
             redirect.add(spec)?;

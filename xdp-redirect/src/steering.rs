@@ -1,9 +1,8 @@
 //! Which keys the program knows: our counted view of the maps of keys that all interfaces share.
 //!
-//! Invariant: a key is in the kernel's map if and only if somebody here still wants it, `plain_services` has just the
-//! services of IPv4, and an address is in
-//! `addresses` if and only if some service, reply or tunnel key has it. When a step fails, the steps before it are undone.
-//! It does not know why a key is wanted.
+//! Invariant: a key is in the kernel's map if and only if somebody here still wants it, [`Quick`] is told of just these,
+//! and an address is in `addresses` if and only if some service, reply or tunnel key has it. When a step fails, the
+//! steps before it are undone. It does not know why a key is wanted.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -11,34 +10,29 @@ use std::net::IpAddr;
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
 
 use crate::error::{Error, errno};
-use crate::key::{Entry, Key, PlainEntry, Protocol};
+use crate::key::{Entry, Key, Kind, Protocol};
+use crate::quick::Quick;
 
 /// `ADDRESS_SERVICE`, `ADDRESS_REPLY` and `ADDRESS_TUNNEL` of `bpf/maps.h`: preprocessor names leave no trace in BTF.
 const ADDRESS_KINDS: [u32; 3] = [1, 2, 4];
 
-/// The place of tunnels among them; the others are those of [`Kind`].
+/// The place of tunnels among them; the others are those of [`Kind`], in its order.
 const TUNNEL: usize = 2;
 
 /// The maps that every interface's program looks into.
 pub(crate) struct Maps {
     pub(crate) services: MapHandle,
-    pub(crate) plain_services: MapHandle,
     pub(crate) replies: MapHandle,
     pub(crate) addresses: MapHandle,
     pub(crate) local: MapHandle,
     pub(crate) ranges: MapHandle,
-}
-
-/// A kind of key that has ports, in the order of [`ADDRESS_KINDS`].
-#[derive(Clone, Copy)]
-enum Kind {
-    Service,
-    Reply,
+    pub(crate) quick: MapHandle,
 }
 
 /// The keys, and how many want each of them.
 pub(crate) struct Steering {
     pub(crate) maps: Maps,
+    quick: Quick,
     services: HashMap<Entry, u32>,
     replies: HashMap<Entry, u32>,
     /// How many service keys, reply keys and tunnel keys an address carries.
@@ -47,14 +41,15 @@ pub(crate) struct Steering {
 }
 
 impl Steering {
-    pub(crate) fn new(maps: Maps) -> Steering {
-        Steering {
+    pub(crate) fn new(maps: Maps) -> Result<Steering, Error> {
+        Ok(Steering {
+            quick: Quick::new(&maps.quick)?,
             maps,
             services: HashMap::new(),
             replies: HashMap::new(),
             addresses: HashMap::new(),
             local: HashMap::new(),
-        }
+        })
     }
 
     pub(crate) fn steer(&mut self, key: &Key) -> Result<(), Error> {
@@ -67,6 +62,7 @@ impl Steering {
                 if !self.local.contains_key(&entry) {
                     insert(&self.maps.local, "local", self.local.len(), entry.bytes(), 0)?;
                     self.local.insert(entry, ());
+                    self.quick.add_local(address);
                 }
                 Ok(())
             }
@@ -83,6 +79,7 @@ impl Steering {
                 if self.local.contains_key(&entry) {
                     delete(&self.maps.local, "local", entry.bytes())?;
                     self.local.remove(&entry);
+                    self.quick.remove_local(address);
                 }
                 Ok(())
             }
@@ -101,19 +98,15 @@ impl Steering {
         counts.insert(entry, 1);
 
         let address_key = Entry::new(address, 0, protocol.number());
-        let wanted = self.want_plain(kind, protocol, address, port).and_then(|()| {
-            let adjusted = self.adjust_address(kind as usize, address_key, 1);
-            if adjusted.is_err() {
-                self.unwant_plain(kind, protocol, address, port)?;
-            }
-            adjusted
-        });
-        if wanted.is_err() {
+        let adjusted = self.adjust_address(kind as usize, address_key, 1);
+        if adjusted.is_err() {
             let (map, name, counts) = self.table(kind);
             counts.remove(&entry);
             delete(map, name, entry.bytes())?;
+        } else {
+            self.quick.add(kind, protocol, address, port);
         }
-        wanted
+        adjusted
     }
 
     fn unwant(&mut self, kind: Kind, protocol: Protocol, address: IpAddr, port: u16) -> Result<(), Error> {
@@ -129,25 +122,8 @@ impl Steering {
         }
         delete(map, name, entry.bytes())?;
         counts.remove(&entry);
-        self.unwant_plain(kind, protocol, address, port)?;
+        self.quick.remove(kind, protocol, address, port);
         self.adjust_address(kind as usize, Entry::new(address, 0, protocol.number()), -1)
-    }
-
-    /// The short key, if this is one of those that have it. It is there when the service's own key is, and no sooner: what
-    /// it does not find, the program asks for with other ports.
-    fn want_plain(&self, kind: Kind, protocol: Protocol, address: IpAddr, port: u16) -> Result<(), Error> {
-        let (Kind::Service, Some(entry)) = (kind, PlainEntry::new(address, port, protocol.number())) else {
-            return Ok(());
-        };
-        // As many as of services at most, whose room was looked at.
-        insert(&self.maps.plain_services, "plain_services", 0, entry.bytes(), 0)
-    }
-
-    fn unwant_plain(&self, kind: Kind, protocol: Protocol, address: IpAddr, port: u16) -> Result<(), Error> {
-        match (kind, PlainEntry::new(address, port, protocol.number())) {
-            (Kind::Service, Some(entry)) => delete(&self.maps.plain_services, "plain_services", entry.bytes()),
-            _ => Ok(()),
-        }
     }
 
     fn table(&mut self, kind: Kind) -> (&MapHandle, &'static str, &mut HashMap<Entry, u32>) {

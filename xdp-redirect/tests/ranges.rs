@@ -7,7 +7,7 @@ mod frames;
 use std::net::IpAddr;
 use std::os::fd::AsFd as _;
 
-use director::{IFINDEX, SCTP, TCP, UDP, director, expect, outcome};
+use director::{Dice, IFINDEX, SCTP, TCP, UDP, director, expect, outcome};
 use frames::{Extension, Shape, World, ethernet, icmp, ip, transport};
 use xvs_redirect::{Action, Error, InterfaceSpec, Prefix, Protocol, Range, Redirect};
 
@@ -274,20 +274,6 @@ fn sets_replace_each_other() {
     check(&redirect, [true, true, false], "a later copy");
     redirect.set_ranges(&[]).unwrap();
     check(&redirect, [false; 3], "nothing again");
-}
-
-/// A small generator of numbers, the same ones every time.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, most: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        (self.0 >> 33) % most
-    }
-
-    fn of<T: Copy>(&mut self, all: &[T]) -> T {
-        all[self.below(all.len() as u64) as usize]
-    }
 }
 
 /// Guards the program and the folding together: any ranges, any packet, the verdict of a reader who goes through the

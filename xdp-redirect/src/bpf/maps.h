@@ -52,22 +52,6 @@ struct {
 	__type(value, __u32);
 } services SEC(".maps");
 
-/* The services of IPv4 once more, in keys that are hashed and compared in a third of the steps: what the
- * program asks first. Invariant: the same services as above, a moment's difference aside. */
-struct plain_key {
-	__be32 address;
-	__u16 port; /* network order */
-	__u8 protocol;
-	__u8 reserved; /* 0 */
-};
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, SERVICES_MAX);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, struct plain_key);
-	__type(value, __u32);
-} plain_services SEC(".maps");
-
 /* NAT real servers: RIP, port, protocol. The value is reserved for flags, 0 today. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

@@ -9,20 +9,22 @@
  *
  * Invariants: the frame is never written to and its head is never moved, since AF_XDP users compute addresses from it;
  * every frame is counted once; a frame goes to the socket of the queue it arrived on, because AF_XDP delivers to no
- * other. It does not look at MAC addresses, and it keeps no state of connections.
+ * other. The quick tables (quick.h) only spare look-ups: without them every verdict would be the same. It keeps no state
+ * of connections.
  */
 #include "maps.h"
 #include "parse.h"
+#include "quick.h"
 #include "ranges.h"
 
 /* No helper used here is reserved to GPL programs, yet a dual licence keeps bpf_printk and friends usable for whoever
  * debugs this, and the kernel's own list of compatible licences knows this string. */
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
-/* Is the key, or its address with any port, in the map? `missed`: it is known already that the key itself is not. */
-static __always_inline bool has_key(void *map, const struct key *key, bool missed)
+/* Is the key, or its address with any port, in the map? */
+static __always_inline bool has_key(void *map, const struct key *key)
 {
-	if (!missed && bpf_map_lookup_elem(map, key))
+	if (bpf_map_lookup_elem(map, key))
 		return true;
 	struct key any_port = *key;
 	any_port.port = 0;
@@ -38,17 +40,18 @@ static __always_inline bool has_address(const struct key *key, __u32 kind)
 	return kinds && *kinds & kind;
 }
 
-/* Is this one end of a service's connections? `peer` is the other end, the client; `missed` as in has_key(). */
-static __always_inline bool is_service(const struct key *key, const struct key *peer, bool without_ports, bool missed)
+/* Is this one end of a service's connections? `peer` is the other end, the client; `no_key`: it is known already that it
+ * has no key. */
+static __always_inline bool is_service(const struct key *key, const struct key *peer, bool without_ports, bool no_key)
 {
-	if (without_ports ? has_address(key, ADDRESS_SERVICE) : has_key(&services, key, missed))
+	if (!no_key && (without_ports ? has_address(key, ADDRESS_SERVICE) : has_key(&services, key)))
 		return true;
 	return settings.ranges && in_ranges(key, peer, without_ports);
 }
 
 static __always_inline bool is_reply(const struct key *key, bool without_ports)
 {
-	return without_ports ? has_address(key, ADDRESS_REPLY) : has_key(&replies, key, false);
+	return without_ports ? has_address(key, ADDRESS_REPLY) : has_key(&replies, key);
 }
 
 static __always_inline bool is_local(const struct key *key)
@@ -120,7 +123,7 @@ static __always_inline enum outcome classify_icmp(const struct frame *frame, con
 }
 
 /* Rules (a), (b) and (d). */
-static __always_inline enum outcome classify_transport(const struct frame *frame, struct packet *packet, bool missed)
+static __always_inline enum outcome classify_transport(const struct frame *frame, struct packet *packet, bool no_key)
 {
 	bool later = packet->later_fragment;
 	__u32 header = transport_header(packet->source.protocol);
@@ -129,43 +132,38 @@ static __always_inline enum outcome classify_transport(const struct frame *frame
 		if (at(frame, packet->payload + header) > frame->end || packet->room < header || !read_ports(frame, packet))
 			return outcome_passed_malformed;
 	}
-	if (is_service(&packet->destination, &packet->source, later, missed))
+	/* To an address that is neither a service's nor the director's, as most replies are, only a range can say "service". */
+	bool known = quick_destination_key(&packet->destination);
+	if (is_service(&packet->destination, &packet->source, later, no_key || !known))
 		return later ? outcome_redirected_fragment : outcome_redirected_service;
 	if (!is_reply(&packet->source, later))
 		return outcome_passed_not_steered;
-	if (is_local(&packet->destination))
+	if (known && is_local(&packet->destination))
 		return outcome_passed_local;
 	return later ? outcome_redirected_fragment : outcome_redirected_reply;
 }
 
-/* The commonest frame of all in few steps: TCP or UDP over IPv4, without tags, options and fragments, to a port that a
- * service names. Whatever is not exactly that goes the long way, which alone knows what is malformed; if only the port is
- * not a service's, it need not look for it again. */
-enum plain { PLAIN_NO, PLAIN_OTHER, PLAIN_SERVICE };
-
-static __always_inline enum plain ask_plain(const struct frame *frame)
+/* The commonest frames of all in few steps: TCP or UDP over IPv4, without tags, options and fragments. Whatever is not
+ * exactly that goes the long way, which alone knows what is malformed; so does what the quick tables do not know. */
+static __always_inline enum quick_verdict ask_quick(const struct frame *frame)
 {
 	struct ethhdr *ethernet = frame->data;
 	struct iphdr *ip = (void *)(ethernet + 1);
 	struct ports *ports = (void *)(ip + 1);
-	struct plain_key key = {};
 
 	if ((void *)ports + transport_header(IPPROTO_UDP) > frame->end)
-		return PLAIN_NO;
+		return QUICK_NOTHING;
 	if (ethernet->h_proto != bpf_htons(ETH_P_IP) || *(__u8 *)ip != 0x45 || ip->frag_off & bpf_htons(IPV4_OFFSET))
-		return PLAIN_NO;
+		return QUICK_NOTHING;
 	if (ip->protocol == IPPROTO_TCP) {
 		if ((void *)ports + transport_header(IPPROTO_TCP) > frame->end)
-			return PLAIN_NO;
+			return QUICK_NOTHING;
 	} else if (ip->protocol != IPPROTO_UDP) {
-		return PLAIN_NO;
+		return QUICK_NOTHING;
 	}
 	if (bpf_ntohs(ip->tot_len) < sizeof(*ip) + transport_header(ip->protocol))
-		return PLAIN_NO;
-	key.address = ip->daddr;
-	key.port = ports->destination;
-	key.protocol = ip->protocol;
-	return bpf_map_lookup_elem(&plain_services, &key) ? PLAIN_SERVICE : PLAIN_OTHER;
+		return QUICK_NOTHING;
+	return quick_ask(ip, ports->source, ports->destination);
 }
 
 /* IPsec has no ports: it goes where its key exchange goes, which is UDP from and to port 500. All fragments alike. */
@@ -187,9 +185,13 @@ static __always_inline enum outcome classify(const struct frame *frame)
 	struct packet packet;
 	__u8 family;
 
-	enum plain plain = ask_plain(frame);
-	if (plain == PLAIN_SERVICE)
+	enum quick_verdict known = ask_quick(frame);
+	if (known == QUICK_SERVICE)
 		return outcome_redirected_service;
+	if (known == QUICK_REPLY)
+		return outcome_redirected_reply;
+	if (known == QUICK_STRANGER)
+		return outcome_passed_not_steered;
 	__u32 offset = parse_link(frame, &family);
 	if (!offset)
 		return outcome_passed_not_ip;
@@ -206,7 +208,7 @@ static __always_inline enum outcome classify(const struct frame *frame)
 		return classify_ipsec(&packet);
 	if (!has_ports(protocol))
 		return outcome_passed_not_steered;
-	return classify_transport(frame, &packet, plain == PLAIN_OTHER);
+	return classify_transport(frame, &packet, known == QUICK_NO_SERVICE);
 }
 
 /* Is the frame for this interface? A switch floods what it has not learned yet, and a frame that is on its way from the

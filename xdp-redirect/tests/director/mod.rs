@@ -69,3 +69,17 @@ pub(crate) fn expect(redirect: &Redirect, says: &str, frame: &[u8], expected: &s
     let wanted = if expected.starts_with("redirected") { Action::Redirected } else { Action::Passed };
     assert_eq!(action, wanted, "{says}");
 }
+
+/// A small generator of numbers, the same ones every time.
+pub(crate) struct Dice(pub(crate) u64);
+
+impl Dice {
+    pub(crate) fn below(&mut self, most: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (self.0 >> 33) % most
+    }
+
+    pub(crate) fn of<T: Copy>(&mut self, all: &[T]) -> T {
+        all[self.below(all.len() as u64) as usize]
+    }
+}
